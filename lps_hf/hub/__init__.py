@@ -1,0 +1,1 @@
+"""Sharing: checkpoints that carry their code, written and uploaded in one piece."""

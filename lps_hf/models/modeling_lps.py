@@ -1,0 +1,516 @@
+"""Symmetrized models: a pretrained backbone made equivariant by probabilistic symmetrization (arXiv 2306.02866)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .backbones import Backbone, vision_tower_config
+from .batches import encode_batch
+from .configuration_lps import LPSConfig
+from .distributions import PermutationDistribution
+from .groups import get_group
+from .interface_networks import GINInterface
+from .projections import PROJECTIONS, READOUTS, PaddedAxis, PairProjection, make_projection, resize_axis
+from .representations import Field, Permutation, Representation
+from .symmetrization import symmetrize
+
+
+@dataclass
+class LPSModelOutput(ModelOutput):
+    """What `LPSModel` returns.
+
+    Args:
+        output (`torch.FloatTensor` of shape `(batch, *axes of config.output)`): The estimate of φ(x).
+        standard_error (`torch.FloatTensor` of the same shape): Of the estimate; `None` for one sample.
+        entropy_loss (`torch.FloatTensor` of shape `()`): Entropy of the soft permutations, unweighted; `None` without gradient.
+        group_elements (`torch.LongTensor` of shape `(batch, num_samples, nodes)`): The permutations g drawn, rank to node.
+        hidden_states (`tuple(torch.FloatTensor)`): The backbone's, shape `(batch * num_samples, tokens, hidden)`.
+        attentions (`tuple(torch.FloatTensor)`): The backbone's, shape `(batch * num_samples, heads, tokens, tokens)`.
+    """
+
+    output: Tensor | None = None
+    standard_error: Tensor | None = None
+    entropy_loss: Tensor | None = None
+    group_elements: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class LPSGraphClassifierOutput(ModelOutput):
+    """What `LPSForGraphClassification` returns.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): Task loss of the mean output, plus `entropy_loss_coef * entropy_loss`.
+        logits (`torch.FloatTensor` of shape `(batch, num_labels)`): Class scores, or predictions for regression.
+        standard_error (`torch.FloatTensor` of shape `(batch, num_labels)`): Of the logits; `None` for one sample.
+        entropy_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
+        group_elements (`torch.LongTensor` of shape `(batch, num_samples, nodes)`): See `LPSModelOutput`.
+        hidden_states (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
+        attentions (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    standard_error: Tensor | None = None
+    entropy_loss: Tensor | None = None
+    group_elements: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class TokenBase(nn.Module):
+    """The base function f: input projections, summed; the backbone; the read-out.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__()
+        output = config.output_representation
+        self.max_nodes = config.max_nodes
+        self.output = output
+        self.backbone = Backbone(
+            config.backbone_config,
+            grid_size=config.grid_size,
+            patch_dropout=config.patch_dropout,
+            pooled=output.count("n") == 0,
+            attn_implementation=config._attn_implementation,
+        )
+        geometry = (
+            self.backbone.hidden_size,
+            config.max_nodes,
+            self.backbone.grid_size,
+            config.padding_mode,
+            config.centered_padding,
+        )
+        self.projections = nn.ModuleDict(
+            {
+                name: make_projection(representation, PROJECTIONS, *geometry)
+                for name, representation in config.input_representations.items()
+            }
+        )
+        self.readout = make_projection(output, READOUTS, *geometry)
+
+    def forward(self, fields: dict[str, Field], num_nodes: int, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
+        """Apply f to every sample.
+
+        Args:
+            fields: Fields in rank order, leading shape `(batch, num_samples)`.
+            num_nodes: Length of the batch's node axis, to which node axes of the output are brought.
+            kwargs: Passed to the backbone.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, num_samples, *axes)` and the backbone's output.
+        """
+        tokens = sum(projection(fields[name]) for name, projection in self.projections.items())
+        batch, num_samples, _, hidden = tokens.shape
+        tokens = tokens.expand(batch, num_samples, self.backbone.num_tokens, hidden).flatten(0, 1)
+        backbone_output = self.backbone(tokens, **kwargs)
+        result = self.readout(backbone_output.last_hidden_state, backbone_output.pooler_output)
+        result = result.unflatten(0, (batch, num_samples))
+        for dim in range(2, 2 + self.output.count("n")):
+            result = resize_axis(result, dim, num_nodes)
+        return result, backbone_output
+
+
+class LPSPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and saving of symmetrized models."""
+
+    config_class = LPSConfig
+    config: LPSConfig
+    base_model_prefix = "lps"
+    main_input_name = "edge_index"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # Sorting needs every digit, whatever the backbone's precision.
+    _keep_in_fp32_modules_strict = ["distribution"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+            # PyTorch's own default, as the published code has it; 0.02 would drown sparse graphs in position embeddings.
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(module.weight)[0])
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, GINInterface):
+            init.normal_(module.virtual_node)
+            for layer in module.layers:
+                init.uniform_(layer.eps, 0.0, 1.0)
+        elif isinstance(module, PaddedAxis):
+            init.copy_(module.sources, module.make_sources())
+        elif isinstance(module, PairProjection):
+            init.copy_(module.copies, module.make_copies())
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_backbone_pretrained(
+        cls,
+        backbone_name_or_path: str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None,
+        **config_kwargs: Any,
+    ) -> "LPSPreTrainedModel":
+        """Symmetrize a pretrained backbone: its weights are loaded, projections, interface and read-out are new.
+
+        Args:
+            backbone_name_or_path: Hub id or folder of any supported backbone.
+            revision: Branch, tag or commit.
+            token: Hub token.
+            cache_dir: Where downloads are kept.
+            local_files_only: Use the cache only.
+            dtype: Type of the weights; float32 by default, also for checkpoints in half precision.
+            attn_implementation: `"sdpa"`, `"eager"`, …
+            config_kwargs: Fields of `LPSConfig`, such as `group`, `max_nodes`, `node_categories`, `num_labels`.
+
+        Returns:
+            The symmetrized model, in evaluation mode.
+
+        Raises:
+            ValueError: If the backbone's family is not supported or a config value is wrong.
+            OSError: If the backbone cannot be found.
+        """
+        backbone = AutoModel.from_pretrained(
+            backbone_name_or_path,
+            revision=revision or "main",
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            dtype=torch.float32,
+        )
+        config = LPSConfig(backbone_config=vision_tower_config(backbone.config), **config_kwargs)
+        config._attn_implementation = attn_implementation
+        model = cls(config)
+        getattr(model, cls.base_model_prefix, model).base.backbone.load_weights_from(backbone)
+        if dtype is not None:
+            model.to(dtype)
+            getattr(model, cls.base_model_prefix, model).distribution.float()
+        return model.eval()
+
+
+class LPSModel(LPSPreTrainedModel):
+    """The symmetrized function φ itself: fields in, the representation of `config.output` out.
+
+    Args:
+        config: The configuration.
+    """
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        self.group = get_group(config.group)
+        node_features = config.input_representations.get("node_features")
+        self.distribution = PermutationDistribution(
+            config.distribution,
+            input_size=node_features.num_channels if node_features else 0,
+            noise_scale=config.noise_scale,
+            temperature=config.temperature,
+            sinkhorn_iterations=config.sinkhorn_iterations,
+            interface_config=config.interface_config,
+        )
+        self.base = TokenBase(config)
+        self.post_init()
+
+    def draw_noise(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the noise ε of `forward`, to use it again; see `PermutationDistribution.draw_noise`."""
+        return self.distribution.draw_noise(node_mask, num_samples, generator)
+
+    @can_return_tuple
+    def forward(
+        self,
+        node_features: Tensor | None = None,
+        node_categories: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        edge_features: Tensor | None = None,
+        edge_categories: Tensor | None = None,
+        node_mask: Tensor | None = None,
+        edge_mask: Tensor | None = None,
+        frame_ranks: Tensor | None = None,
+        num_samples: int | None = None,
+        noise: Tensor | None = None,
+        group_elements: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> LPSModelOutput:
+        """Estimate φ(x) from `num_samples` draws of p(g|x).
+
+        Args:
+            node_features (`torch.Tensor` of shape `(batch, nodes, channels)`): Real node features.
+            node_categories (`torch.Tensor` of shape `(batch, nodes, features)` int64): Or categorical ones.
+            edge_index (`torch.Tensor` of shape `(batch, 2, edges)` int64): Source and target.
+            edge_features (`torch.Tensor` of shape `(batch, edges, channels)`): Real edge features.
+            edge_categories (`torch.Tensor` of shape `(batch, edges, features)` int64): Or categorical ones.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): True on nodes, which come before padding.
+            edge_mask (`torch.Tensor` of shape `(batch, edges)` bool): True on edges.
+            frame_ranks (`torch.Tensor` of shape `(batch, nodes)` int64): For distribution `"frame"`.
+            num_samples: Default: `config.num_samples` in training, `config.num_eval_samples` at evaluation.
+            noise (`torch.Tensor` as `draw_noise` returns): Makes the result deterministic; q(g·x, g·ε) = g·q(x, ε).
+            group_elements (`torch.Tensor` of shape `(batch, num_samples, nodes)` int64): Use these permutations.
+            generator: Random source of the noise, on the batch's device.
+            output_attentions: Return the backbone's attentions.
+            output_hidden_states: Return the backbone's hidden states.
+
+        Returns:
+            `LPSModelOutput`.
+
+        Raises:
+            ValueError: If a tensor is missing, has the wrong shape, or holds impossible values.
+            TypeError: If a tensor has the wrong type.
+        """
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        batch = encode_batch(
+            *(self.config, dtype, edge_index, node_mask, edge_mask),
+            *(node_features, node_categories, edge_features, edge_categories),
+        )
+        if group_elements is not None:
+            self._check_group_elements(group_elements, batch.node_mask, num_samples, noise)
+            elements, entropy = Permutation(group_elements), None
+        else:
+            if noise is None:
+                num_samples = self._resolve_num_samples(num_samples)
+                noise = self.draw_noise(batch.node_mask, num_samples, generator)
+            self._check_noise(noise, batch.node_mask, num_samples)
+            elements, entropy = self.distribution(
+                batch.node_mask,
+                noise,
+                batch.fields.get("node_features"),
+                batch.edge_index,
+                batch.edge_mask,
+                frame_ranks,
+            )
+        backbone_output: dict[str, Any] = {}
+
+        def base(fields: dict[str, Field]) -> Tensor:
+            flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            flags = {name: flag for name, flag in flags.items() if flag is not None}
+            result, backbone = self.base(fields, num_nodes=batch.node_mask.shape[1], **flags)
+            backbone_output.update(backbone)
+            return result
+
+        output = self.config.output_representation
+        estimate = symmetrize(base, self.group, elements, batch.fields, self.config.input_representations, output)
+        return LPSModelOutput(
+            output=_mask_nodes(estimate.mean, output, batch.node_mask),
+            standard_error=_mask_nodes(estimate.standard_error, output, batch.node_mask),
+            entropy_loss=entropy,
+            group_elements=elements.index,
+            hidden_states=backbone_output.get("hidden_states"),
+            attentions=backbone_output.get("attentions"),
+        )
+
+    def _resolve_num_samples(self, num_samples: int | None) -> int:
+        if num_samples is None:
+            num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int):
+            raise TypeError(f"num_samples: expected an int, got {type(num_samples).__name__} {num_samples!r}.")
+        if num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
+        # The stored order is always the same: more samples of it would only cost time.
+        return 1 if self.config.distribution == "none" else num_samples
+
+    def _check_noise(self, noise: Tensor, node_mask: Tensor, num_samples: int | None) -> None:
+        batch, nodes = node_mask.shape
+        channels = self.distribution.num_noise_channels
+        if noise.dim() != 4 or (noise.shape[0], *noise.shape[2:]) != (batch, nodes, channels):
+            raise ValueError(f"noise: expected shape ({batch}, num_samples, {nodes}, {channels}), got {tuple(noise.shape)}.")
+        self._check_sample_count("noise", noise, num_samples)
+
+    def _check_group_elements(
+        self, index: Tensor, node_mask: Tensor, num_samples: int | None, noise: Tensor | None
+    ) -> None:
+        batch, nodes = node_mask.shape
+        if noise is not None:
+            raise ValueError("group_elements and noise: expected one of them, got both.")
+        if index.dim() != 3 or (index.shape[0], index.shape[2]) != (batch, nodes):
+            raise ValueError(f"group_elements: expected shape ({batch}, num_samples, {nodes}), got {tuple(index.shape)}.")
+        if index.dtype != torch.int64:
+            raise TypeError(f"group_elements: expected int64, got {index.dtype}. Call .long().")
+        self._check_sample_count("group_elements", index, num_samples)
+        if index.device.type == "cpu" and not torch.compiler.is_compiling():
+            place = torch.arange(nodes)
+            moves_padding = (index != place) & ~node_mask.unsqueeze(1)
+            if not torch.equal(index.sort(dim=-1).values, place.expand_as(index)) or bool(moves_padding.any()):
+                raise ValueError(
+                    "group_elements: expected permutations of 0 to nodes - 1 that leave padding in its place, got something "
+                    "else. Draw them with get_group('S_n').haar(node_mask, num_samples).index."
+                )
+
+    @staticmethod
+    def _check_sample_count(name: str, tensor: Tensor, num_samples: int | None) -> None:
+        if tensor.shape[1] < 1 or num_samples not in (None, tensor.shape[1]):
+            raise ValueError(f"{name}: expected num_samples={num_samples or 'at least 1'}, got {tensor.shape[1]} samples.")
+
+
+def _mask_nodes(tensor: Tensor | None, output: Representation, node_mask: Tensor) -> Tensor | None:
+    """Zero what an output (batch, *axes) holds for padding."""
+    for dim in range(output.count("n") if tensor is not None else 0):
+        shape = [1] * tensor.dim()
+        shape[0], shape[1 + dim] = node_mask.shape
+        tensor = tensor.masked_fill(~node_mask.view(shape), 0.0)
+    return tensor
+
+
+class LPSForGraphClassification(LPSPreTrainedModel):
+    """Symmetrized backbone with an invariant output: graph classification, multi-label classification and regression.
+
+    The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
+
+    Args:
+        config: The configuration. `problem_type` is inferred from the labels where it is not set.
+    """
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        if config.output_representation.letters:
+            raise ValueError(
+                f"output: LPSForGraphClassification expects invariant numbers such as '10', got {config.output!r}. Use LPSModel."
+            )
+        self.lps = LPSModel(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        node_features: Tensor | None = None,
+        node_categories: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        edge_features: Tensor | None = None,
+        edge_categories: Tensor | None = None,
+        node_mask: Tensor | None = None,
+        edge_mask: Tensor | None = None,
+        frame_ranks: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_samples: int | None = None,
+        noise: Tensor | None = None,
+        group_elements: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> LPSGraphClassifierOutput:
+        """Classify graphs; arguments as `LPSModel.forward`, and labels.
+
+        Args:
+            node_features: See `LPSModel.forward`.
+            node_categories: See `LPSModel.forward`.
+            edge_index: See `LPSModel.forward`.
+            edge_features: See `LPSModel.forward`.
+            edge_categories: See `LPSModel.forward`.
+            node_mask: See `LPSModel.forward`.
+            edge_mask: See `LPSModel.forward`.
+            frame_ranks: See `LPSModel.forward`.
+            labels (`torch.Tensor`): `(batch,)` int64 for one label, -100 ignored; `(batch, num_labels)` float for several labels
+                or regression, NaN ignored.
+            num_samples: See `LPSModel.forward`.
+            noise: See `LPSModel.forward`.
+            group_elements: See `LPSModel.forward`.
+            generator: See `LPSModel.forward`.
+            output_attentions: See `LPSModel.forward`.
+            output_hidden_states: See `LPSModel.forward`.
+
+        Returns:
+            `LPSGraphClassifierOutput`.
+
+        Raises:
+            ValueError: If an input or the labels have the wrong shape or range.
+            TypeError: If they have the wrong type.
+        """
+        outputs = self.lps(
+            node_features=node_features,
+            node_categories=node_categories,
+            edge_index=edge_index,
+            edge_features=edge_features,
+            edge_categories=edge_categories,
+            node_mask=node_mask,
+            edge_mask=edge_mask,
+            frame_ranks=frame_ranks,
+            num_samples=num_samples,
+            noise=noise,
+            group_elements=group_elements,
+            generator=generator,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        logits, loss = outputs.output, None
+        if labels is not None:
+            loss = invariant_loss(logits, labels, self.config.problem_type)
+            if outputs.entropy_loss is not None:
+                loss = loss + self.config.entropy_loss_coef * outputs.entropy_loss.to(loss.dtype)
+        return LPSGraphClassifierOutput(
+            loss=loss,
+            logits=logits,
+            standard_error=outputs.standard_error,
+            entropy_loss=outputs.entropy_loss,
+            group_elements=outputs.group_elements,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+    """Loss of invariant outputs, in float32 or better; missing labels are left out of the mean.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, num_labels)`): The outputs.
+        labels (`torch.Tensor`): `(batch,)` int64 with -100 for missing, or `(batch, num_labels)` float with NaN for missing.
+        problem_type: `"single_label_classification"` (cross-entropy), `"multi_label_classification"` (binary cross-entropy) or
+            `"regression"` (mean squared error). `None`: by the labels, one number per graph without classes is regression.
+
+    Returns:
+        `torch.Tensor` of shape `()`; zero, with a gradient, where every label is missing.
+
+    Raises:
+        ValueError: If the labels have the wrong shape or are out of range.
+        TypeError: If they have the wrong type.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    batch, num_labels = logits.shape
+    if problem_type is None:
+        integer = not labels.is_floating_point()
+        by_type = "single_label_classification" if integer else "multi_label_classification"
+        problem_type = "regression" if num_labels == 1 else by_type
+    if problem_type == "single_label_classification":
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(f"labels: expected class numbers of type int64, got {labels.dtype}. Call .long().")
+        if labels.shape != (batch,):
+            raise ValueError(f"labels: expected shape ({batch},), got {tuple(labels.shape)}.")
+        if labels.device.type == "cpu":
+            wrong = ((labels < 0) | (labels >= num_labels)) & (labels != -100)
+            if bool(wrong.any()):
+                raise ValueError(f"labels: expected 0 to {num_labels - 1}, or -100 for missing, got {int(labels[wrong][0])}.")
+        # Not the mean that cross_entropy takes: it is NaN where every label is missing.
+        total = F.cross_entropy(logits, labels.long(), ignore_index=-100, reduction="sum")
+        return total / (labels != -100).sum().clamp(min=1)
+    if labels.dim() == 1 and num_labels == 1:
+        labels = labels.unsqueeze(-1)
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels: expected shape {tuple(logits.shape)} for {problem_type}, got {tuple(labels.shape)}.")
+    labels = labels.to(logits.dtype)
+    known = ~labels.isnan()
+    labels = labels.masked_fill(~known, 0.0)
+    if problem_type == "multi_label_classification":
+        if labels.device.type == "cpu" and bool(((labels != 0) & (labels != 1)).any()):
+            raise ValueError("labels: expected 0, 1 or NaN for missing, got another number.")
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    else:
+        losses = (logits - labels).square()
+    return losses.masked_fill(~known, 0.0).sum() / known.sum().clamp(min=1)

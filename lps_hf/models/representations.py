@@ -1,0 +1,120 @@
+"""Axis strings: what each axis of a field is, and so how a group acts on it.
+
+A field is described by its axes, separated by spaces: `n` is a node axis (S_n permutes it), `v` a vector axis (O(d) rotates
+it), `p` a point axis (E(d) rotates and translates it), `h w` an image plane (C_n and D_n turn it), and a whole number counts
+invariant channels. `"n n 3"` is a tensor with three channels for every ordered pair of nodes, `"10"` is ten invariant numbers.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+AXIS_MEANINGS = {"n": "node", "v": "vector", "p": "point", "h": "image height", "w": "image width"}
+
+
+@dataclass(frozen=True)
+class Representation:
+    """The parsed form of an axis string; immutable, compares by value, prints as the string itself.
+
+    Args:
+        axes: One entry per axis in order: a letter of `AXIS_MEANINGS`, or the number of invariant channels.
+
+    Raises:
+        ValueError: If an axis is unknown or the combination has no meaning.
+    """
+
+    axes: tuple[str | int, ...]
+
+    def __post_init__(self) -> None:
+        text = " ".join(map(str, self.axes))
+        for axis in self.axes:
+            if isinstance(axis, int) and axis < 1:
+                raise ValueError(f"axis string {text!r}: expected at least 1 channel, got {axis}.")
+            if isinstance(axis, str) and axis not in AXIS_MEANINGS:
+                known = ", ".join(f"{letter!r} ({meaning})" for letter, meaning in AXIS_MEANINGS.items())
+                raise ValueError(
+                    f"axis string {text!r}: unknown axis {axis!r}. Expected axes separated by spaces, each one of {known} "
+                    "or a number of channels, as in 'n n 3'."
+                )
+        if not self.axes:
+            raise ValueError("axis string is empty. Expected for example '10', 'n 9' or 'n n 3'.")
+        if sum(isinstance(axis, int) for axis in self.axes) > 1:
+            raise ValueError(f"axis string {text!r}: expected at most one number of channels. Multiply them into one.")
+        if self.count("v") + self.count("p") > 1:
+            raise ValueError(f"axis string {text!r}: expected at most one vector or point axis.")
+        if ("h" in self.axes or "w" in self.axes) and "h w" not in text:
+            raise ValueError(f"axis string {text!r}: an image plane is written 'h w', as in '3 h w'.")
+
+    @classmethod
+    def parse(cls, text: "str | Representation") -> "Representation":
+        """Parse an axis string such as `"n n 3"`.
+
+        Args:
+            text: The axis string; an already parsed one is returned as it is.
+
+        Returns:
+            `Representation`: The parsed value.
+
+        Raises:
+            TypeError: If `text` is not a string.
+            ValueError: If the string has no meaning.
+        """
+        if isinstance(text, Representation):
+            return text
+        if not isinstance(text, str):
+            raise TypeError(f"axis string: expected a str such as 'n n 3', got {type(text).__name__} {text!r}.")
+        return cls(tuple(int(axis) if axis.lstrip("-").isdigit() else axis for axis in text.split()))
+
+    def count(self, letter: str) -> int:
+        """Number of axes with this letter."""
+        return sum(axis == letter for axis in self.axes)
+
+    @property
+    def letters(self) -> frozenset[str]:
+        """The letters that occur: what a group has to know how to act on."""
+        return frozenset(axis for axis in self.axes if isinstance(axis, str))
+
+    @property
+    def num_channels(self) -> int:
+        """The number of invariant channels; 1 when the string names none."""
+        return next((axis for axis in self.axes if isinstance(axis, int)), 1)
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.axes))
+
+    def __repr__(self) -> str:
+        return f"Representation({str(self)!r})"
+
+
+class Permutation(NamedTuple):
+    """A batch of permutations g, stored as ranks to nodes, with the soft matrix that carries its gradient.
+
+    `index[..., r] = g(r)` is the node that comes to rank r, so `g⁻¹·x = x[index]`.
+    """
+
+    index: Tensor
+    """(batch, num_samples, nodes) int64."""
+    soft: Tensor | None = None
+    """(batch, num_samples, nodes, ranks) doubly stochastic relaxation P̂, or `None` where no gradient is wanted."""
+
+    @property
+    def rank(self) -> Tensor:
+        """(batch, num_samples, nodes) int64: g⁻¹, the rank of each node."""
+        return self.index.argsort(dim=-1)
+
+
+class EdgeField(NamedTuple):
+    """A field with two node axes ("n n c"), given by its non-zero entries, and the permutation it is to be seen through.
+
+    Acting on it costs nothing: the permutation is kept beside the list, and whoever reads an end i reads its rank g⁻¹(i).
+    """
+
+    index: Tensor
+    """(batch, 2, edges) int64: source and target of each edge, local to its graph."""
+    features: Tensor
+    """(batch, edges, channels): the entries; repeated edges add up. Zero on padding."""
+    permutation: Permutation | None = None
+
+
+Field = Tensor | EdgeField

@@ -1,0 +1,1 @@
+"""Training: a Trainer that knows what is pretrained and what is new, and its arguments."""

@@ -1,0 +1,48 @@
+"""Packaging of lps_hf; the tools are configured in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1] for line in (ROOT / "lps_hf" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
+)
+
+INSTALL = [
+    "accelerate>=1.15",
+    "datasets>=5.2",
+    "huggingface-hub>=2.4",
+    "numpy>=2.0",
+    "safetensors>=0.8",
+    "scikit-learn>=1.5",  # metrics over a whole split
+    "torch>=2.6",
+    "transformers>=5.23",
+]
+EXTRAS = {
+    "viz": ["matplotlib>=3.9"],
+    "chem": ["rdkit>=2025.3"],
+    "test": ["matplotlib>=3.9", "networkx>=3.3", "pytest>=9.0"],
+    "quality": ["import-linter>=2.5", "mypy>=2.0", "ruff>=0.17"],
+}
+EXTRAS["dev"] = sorted({*EXTRAS["viz"], *EXTRAS["test"], *EXTRAS["quality"]})
+
+setup(
+    name="lps_hf",
+    version=VERSION,
+    description="Make any pretrained network equivariant by probabilistic symmetrization, as Hugging Face models",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["lps_hf", "lps_hf.*"]),
+    package_data={"lps_hf": ["py.typed"], "lps_hf.hub": ["templates/*.md"]},
+    python_requires=">=3.11",
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["lps-hf=lps_hf.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
