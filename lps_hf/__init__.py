@@ -6,16 +6,18 @@ Importing the package registers its models and processor with transformers' Auto
 from importlib import import_module
 from typing import Any
 
-from lps_hf.auto import AutoModelForGraphClassification, register
+from lps_hf.auto import auto_model_for_graph_classification, register
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification, LPSModel, LPSPreTrainedModel
-from lps_hf.models.processing_lps import LPSProcessor
 
 __version__ = "0.1.0"
 
-# Loaded at first use: they import accelerate and datasets, which a prediction does not need.
+# Loaded at first use: they need parts of transformers, accelerate and datasets that take seconds to import.
 _LAZY = {
     "DataCollatorForGraphs": "lps_hf.data.collator",
+    "LPSForGraphClassification": "lps_hf.models.modeling_lps",
+    "LPSModel": "lps_hf.models.modeling_lps",
+    "LPSPreTrainedModel": "lps_hf.models.modeling_lps",
+    "LPSProcessor": "lps_hf.models.processing_lps",
     "LPSTrainer": "lps_hf.training.trainer",
     "LPSTrainingArguments": "lps_hf.training.arguments",
 }
@@ -23,10 +25,6 @@ _LAZY = {
 __all__ = [
     "AutoModelForGraphClassification",
     "LPSConfig",
-    "LPSForGraphClassification",
-    "LPSModel",
-    "LPSPreTrainedModel",
-    "LPSProcessor",
     "__version__",
     *_LAZY,
 ]
@@ -35,6 +33,9 @@ register()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "AutoModelForGraphClassification":
+        globals()[name] = auto_model_for_graph_classification()
+        return globals()[name]
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'lps_hf' has no attribute {name!r}")

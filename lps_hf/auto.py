@@ -1,30 +1,86 @@
-"""The registration table: every class of the package that a transformers Auto class can find."""
+"""The registration table: every class of the package that a transformers Auto class can find.
 
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
-from transformers.models.auto.auto_factory import _BaseAutoModelClass
+The Auto classes of models and processors take seconds to import, and bring accelerate and SciPy with them. Whoever imports
+lps_hf does not wait for that: each row of the table is registered as soon as its Auto class is imported, and the registered
+class itself is imported when it is first used.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from transformers import AutoConfig
 
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification, LPSModel
-from lps_hf.models.processing_lps import LPSProcessor
 
-# Head class and the Auto class that finds it, with the package installed and, written as `auto_map`, without it.
-AUTO_CLASSES = {
-    LPSConfig: AutoConfig,
-    LPSProcessor: AutoProcessor,
-    LPSModel: AutoModel,
-    LPSForGraphClassification: AutoModelForSequenceClassification,
-}
+_MODELS, _PROCESSORS = "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"
+
+# Class, the room it is defined in, its Auto class, and the module of that.
+AUTO_CLASSES = (
+    ("LPSProcessor", "processing_lps", "AutoProcessor", _PROCESSORS),
+    ("LPSModel", "modeling_lps", "AutoModel", _MODELS),
+    ("LPSForGraphClassification", "modeling_lps", "AutoModelForSequenceClassification", _MODELS),
+)
 
 
-class AutoModelForGraphClassification(_BaseAutoModelClass):
-    """Readable alias: loads `LPSForGraphClassification` checkpoints, as `AutoModelForSequenceClassification` does."""
+class LazyClass:
+    """Stands for a class in a registration until somebody uses it.
 
-    _model_mapping = AutoModelForSequenceClassification._model_mapping
+    Args:
+        module: Name of the module that defines the class.
+        name: Name of the class.
+    """
+
+    config_class = LPSConfig
+
+    def __init__(self, module: str, name: str) -> None:
+        self.__module__, self.__name__, self.__qualname__ = module, name, name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(getattr(import_module(self.__module__), self.__name__), attribute)
+
+
+class _RegisterAfterImport(MetaPathFinder, Loader):
+    """Runs our registration right after an Auto module has been imported."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname not in (_MODELS, _PROCESSORS):
+            return None
+        spec = PathFinder.find_spec(fullname, path)
+        if spec is not None:
+            spec.loader_state, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        loader = module.__spec__.loader = module.__loader__ = module.__spec__.loader_state
+        loader.exec_module(module)
+        _register_in(module)
+
+
+def _register_in(module: ModuleType) -> None:
+    for name, room, auto_name, auto_module in AUTO_CLASSES:
+        if auto_module == module.__name__:
+            getattr(module, auto_name).register(LPSConfig, LazyClass(f"lps_hf.models.{room}", name), exist_ok=True)
 
 
 def register() -> None:
-    """Register every class of the table; calling it again changes nothing."""
+    """Register every class of the table, now or when its Auto class is imported; calling it again changes nothing."""
     AutoConfig.register(LPSConfig.model_type, LPSConfig, exist_ok=True)
-    for cls, auto_class in AUTO_CLASSES.items():
-        if cls is not LPSConfig:
-            auto_class.register(LPSConfig, cls, exist_ok=True)
+    for name in (_MODELS, _PROCESSORS):
+        if name in sys.modules:
+            _register_in(sys.modules[name])
+    if not any(isinstance(finder, _RegisterAfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _RegisterAfterImport())
+
+
+def auto_model_for_graph_classification() -> type:
+    """Make `lps_hf.AutoModelForGraphClassification`, a readable alias of `AutoModelForSequenceClassification`."""
+    parent = import_module(_MODELS).AutoModelForSequenceClassification
+    return type("AutoModelForGraphClassification", (parent,), {"__doc__": "Loads graph classification checkpoints."})

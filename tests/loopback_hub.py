@@ -26,7 +26,7 @@ import traceback
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,7 +39,7 @@ GIT_ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
 
 
-class Refusal(Exception):
+class HubError(Exception):
     """An answer that the client turns into one of its own exceptions; `code` says into which."""
 
     def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, str] = {}, **body: Any):
@@ -96,7 +96,7 @@ class Commit:
     author: str
     title: str
     message: str = ""
-    date: str = field(default_factory=lambda: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
     @cached_property
     def oid(self) -> str:
@@ -153,7 +153,7 @@ class Repo:
     def find(self, revision: str) -> Commit:
         found = self.refs.get(f"heads/{revision}") or self.refs.get(f"tags/{revision}") or self.commits.get(revision)
         if found is None:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return found
 
     def info(self, commit: Commit, with_blobs: bool) -> dict[str, Any]:
@@ -178,13 +178,14 @@ class Repo:
 
     def create_ref(self, ref: str, commit: Commit) -> None:
         with self.lock:
-            if self.refs.setdefault(ref, commit) is not commit or ref == "heads/main":
-                raise Refusal(409, f"Reference {ref} exists already")
+            if ref in self.refs:
+                raise HubError(409, f"{ref} exists already")
+            self.refs[ref] = commit
 
     def delete_ref(self, ref: str) -> None:
         with self.lock:
             if ref == "heads/main" or self.refs.pop(ref, None) is None:
-                raise Refusal(404, f"There is no {ref} that could be deleted", "RevisionNotFound")
+                raise HubError(404, f"There is no {ref} that could be deleted", "RevisionNotFound")
 
     def commit(self, branch: str, lines: list[dict[str, Any]], author: str, objects: Mapping[str, bytes]) -> Commit:
         """Apply the lines of a commit: a header, then one operation each."""
@@ -192,9 +193,9 @@ class Repo:
         with self.lock:
             head = self.refs.get(f"heads/{branch}")
             if head is None:
-                raise Refusal(404, f"{branch} is not a branch", "RevisionNotFound")
+                raise HubError(404, f"{branch} is not a branch", "RevisionNotFound")
             if not head.oid.startswith(header.get("parentCommit", "")):
-                raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+                raise HubError(412, "A commit has happened since. Please refresh and try again.")
             files = dict(head.files)
             for key, value in ((line["key"], line["value"]) for line in lines[1:]):
                 path = value["path"].rstrip("/")
@@ -205,10 +206,10 @@ class Repo:
                 elif key in ("deletedFile", "deletedFolder"):
                     gone = head.below(path)
                     if not gone or (path in files) != (key == "deletedFile"):
-                        raise Refusal(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
+                        raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
                     files = {name: blob for name, blob in files.items() if name not in gone}
                 else:
-                    raise Refusal(400, f"Cannot apply {key} to {path}: unknown operation, or content never uploaded")
+                    raise HubError(400, f"Cannot apply {key} to {path}: unknown operation, or content never uploaded")
             commit = Commit(head, files, author, header["summary"], header.get("description", ""))
             self.commits[commit.oid] = self.refs[f"heads/{branch}"] = commit
         return commit
@@ -222,6 +223,7 @@ class LoopbackHub:
         token: Token of the user `tester`, who reads and writes `tester/*`.
         guest_token: Token of the user `guest`, a stranger to `tester`.
         requests: `(method, path, status)` of every request so far.
+        faults: What `inject` was given and no request has met yet.
     """
 
     def __init__(self):
@@ -230,7 +232,7 @@ class LoopbackHub:
         self.repos: dict[tuple[str, str], Repo] = {}  # by ("models" | "datasets" | "spaces", "owner/name")
         self.objects: dict[str, bytes] = {}  # LFS content by SHA-256
         self.requests: list[tuple[str, str, int]] = []
-        self._faults: list[Fault] = []
+        self.faults: list[Fault] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> "LoopbackHub":
@@ -246,12 +248,13 @@ class LoopbackHub:
     def inject(self, fault: Fault) -> None:
         """Spoil the next requests that match; of two faults that match, the older one comes first."""
         with self._lock:
-            self._faults.append(fault)
+            self.faults.append(fault)
 
     def take_fault(self, request: str) -> Fault:
         with self._lock:
-            fault = next((f for f in self._faults if f.times > 0 and re.search(f.match, request)), Fault(""))
+            fault = next((f for f in self.faults if re.search(f.match, request)), Fault(""))
             fault.times -= 1
+            self.faults = [f for f in self.faults if f.times > 0]
         return fault
 
     def environment(self, home: Path, *, token: str | None = None, offline: bool = False) -> dict[str, str]:
@@ -261,15 +264,16 @@ class LoopbackHub:
         switches = ["XET", "TELEMETRY", "UPDATE_CHECK", "PROGRESS_BARS"]
         kept |= {f"HF_HUB_DISABLE_{switch}": "1" for switch in switches} | {"HF_HUB_OFFLINE": str(int(offline))}
         kept |= {"HF_TOKEN": self.token if token is None else token, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        kept |= {"HF_UPDATE_DOWNLOAD_COUNTS": "0"}  # else `datasets` counts every load at a server of its own
         return kept | {"HF_ENDPOINT": self.url, "HF_HOME": str(home)}
 
     def create(self, kind: str, name: str, user: str | None, request: dict[str, Any]) -> dict[str, Any]:
         if user != name.split("/")[0]:
-            raise Refusal(403 if user else 401, f"{user or 'Nobody'} may not create {name}")
+            raise HubError(403 if user else 401, f"{user or 'Nobody'} may not create {name}")
         url = f"{self.url}/{name}" if kind == "models" else f"{self.url}/{kind}/{name}"
         with self._lock:
             if (kind, name) in self.repos:
-                raise Refusal(409, f"You already created this {kind[:-1]} repo: {name}", url=url)
+                raise HubError(409, f"You already created this {kind[:-1]} repo: {name}", url=url)
             private = request.get("private") or request.get("visibility") == "private"
             self.repos[kind, name] = Repo(name, bool(private), request.get("sdk"))
         return {"url": url, "name": name}
@@ -282,9 +286,9 @@ class LoopbackHub:
     def repo(self, kind: str, name: str, user: str | None, write: bool) -> Repo:
         found = self.repos.get((kind, name))
         if found is None or (found.private and user != found.owner):
-            raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
+            raise HubError(404 if user else 401, "Repository not found", "RepoNotFound")
         if write and user != found.owner:
-            raise Refusal(403 if user else 401, f"{user or 'Nobody'} may not write to {name}")
+            raise HubError(403 if user else 401, f"{user or 'Nobody'} may not write to {name}")
         return found
 
 
@@ -304,23 +308,23 @@ class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    timeout = 30.0
+    timeout = 60.0
 
     def log_message(self, *args: Any) -> None:
         """Say nothing: the log is `LoopbackHub.requests`."""
 
     def _serve(self) -> None:
-        self.body = self._read_body()
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.hub.take_fault(f"{self.command} {self.path}")
         time.sleep(min(fault.delay, 10.0))
         self.status, self.extra_headers = 200, {}
         try:
             if fault.status is not None:
-                raise Refusal(fault.status, "Injected fault", headers=fault.headers)
+                raise HubError(fault.status, "Injected fault", headers=fault.headers)
             body = self._answer()
         except Exception as error:
-            if not isinstance(error, Refusal):
-                error = Refusal(500, "The loopback Hub failed", traceback=traceback.format_exc())
+            if not isinstance(error, HubError):
+                error = HubError(500, "The loopback Hub failed", traceback=traceback.format_exc())
             self.status, self.extra_headers, body = error.status, error.headers, error.body
         self.hub.requests.append((self.command, self.path, self.status))
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -332,31 +336,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: fault.cut_after])
         self.close_connection |= fault.cut_after is not None
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
-
-    def _read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
 
     def _answer(self) -> Any:
         """Do what is asked; returns the body of the answer: bytes, or what JSON can hold."""
+        if "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise HubError(411, "The loopback Hub needs a Content-Length")
         path, _, query = self.path.partition("?")
         self.query = {key: values[-1] for key, values in parse_qs(query).items()}
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         user = self.hub.users.get(token)
         if token and user is None:
-            raise Refusal(401, "Invalid credentials in Authorization header")
+            raise HubError(401, "Invalid credentials in Authorization header")
         method = self.command.replace("HEAD", "GET")
         match method, [unquote(part) for part in path.strip("/").split("/")]:
             case "GET", ["api", "whoami-v2"]:
                 if user is None:
-                    raise Refusal(401, "A token is required")
+                    raise HubError(401, "A token is required")
                 access = {"accessToken": {"displayName": "loopback", "role": "write"}}
                 return {"type": "user", "name": user, "fullname": user, "orgs": [], "auth": access}
             case "POST", ["api", "validate-yaml"]:
@@ -371,7 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.hub.delete(kind, name, user)
             case "PUT", ["lfs", self.hub.upload_secret, sha256]:
                 if hashlib.sha256(self.body).hexdigest() != sha256:
-                    raise Refusal(400, f"The SHA-256 of the content is not {sha256}")
+                    raise HubError(400, f"The SHA-256 of the content is not {sha256}")
                 self.hub.objects[sha256] = self.body
                 return b""
             case _, ["api", kind, owner, name, *rest] | ["datasets" | "spaces" as kind, owner, name, *rest]:
@@ -379,7 +376,7 @@ class _Handler(BaseHTTPRequestHandler):
             case _, [owner, name, *rest]:
                 kind = "models"
             case _:
-                raise Refusal(404, f"The loopback Hub has no {method} {path}")
+                raise HubError(404, f"The loopback Hub has no {method} {path}")
         write = method != "GET" and rest[:1] != ["paths-info"]
         repo = self.hub.repo(kind, f"{owner}/{name.removesuffix('.git')}", user, write)
         return self._answer_about(repo, user, method, rest)
@@ -397,7 +394,7 @@ class _Handler(BaseHTTPRequestHandler):
                 commit, recursive = repo.find(revision), self.query.get("recursive") == "true"
                 paths = commit.tree("/".join(folder), recursive)
                 if folder and not paths:
-                    raise Refusal(404, f"{folder} does not exist", "EntryNotFound", {"X-Repo-Commit": commit.oid})
+                    raise HubError(404, f"{folder} does not exist", "EntryNotFound", {"X-Repo-Commit": commit.oid})
                 return [commit.entry(path, self.query.get("expand") == "true") for path in paths]
             case ["POST", "paths-info", revision]:
                 form, commit = parse_qs(self.body.decode()), repo.find(revision)
@@ -419,8 +416,8 @@ class _Handler(BaseHTTPRequestHandler):
                     new["actions"] = {"upload": upload, "verify": verify}
                 return {"transfer": "basic", "objects": objects}
             case ["POST", "info", "lfs", "objects", "verify"]:
-                if self._json()["oid"] not in self.hub.objects:
-                    raise Refusal(404, "The object was not uploaded")
+                if len(self.hub.objects.get(self._json()["oid"], b"")) != self._json()["size"]:
+                    raise HubError(422, "The object was not uploaded, or has another size")
                 return {}
             case ["POST", "commit", branch] if "create_pr" not in self.query:
                 lines = [json.loads(line) for line in self.body.splitlines()]
@@ -428,7 +425,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"commitOid": commit.oid, "commitUrl": f"{self.hub.url}/{repo.name}/commit/{commit.oid}"}
             case ["GET", "resolve", revision, *path]:
                 return self._file(repo.find(revision), "/".join(path))
-        raise Refusal(501, f"The loopback Hub cannot answer {self.command} {self.path}")
+        raise HubError(501, f"The loopback Hub cannot answer {self.command} {self.path}")
 
     def _json(self) -> dict[str, Any]:
         return json.loads(self.body)
@@ -442,7 +439,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, commit: Commit, path: str) -> bytes:
         self.extra_headers = {"X-Repo-Commit": commit.oid}
         if path not in commit.files:
-            raise Refusal(404, "Entry not found", "EntryNotFound", self.extra_headers)
+            raise HubError(404, "Entry not found", "EntryNotFound", self.extra_headers)
         blob = commit.files[path]
         self.extra_headers |= {"ETag": f'"{blob.etag}"', "Accept-Ranges": "bytes"}
         if blob.is_lfs:
@@ -453,29 +450,37 @@ class _Handler(BaseHTTPRequestHandler):
             return blob.content
         first, last = int(part[1]), min(int(part[2] or size), size - 1)
         if first > last:
-            raise Refusal(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+            raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
         self.status, self.extra_headers["Content-Range"] = 206, f"bytes {first}-{last}/{size}"
         return blob.content[first : last + 1]
 
 
-# Errors, but for what the LFS upload of huggingface_hub 2.4 itself does.
+# Warnings are errors, but for what the LFS upload of huggingface_hub 2.4 itself does.
 WARNINGS = ("-W", "error", "-W", "ignore:Use 'content=:DeprecationWarning")
-
-# Runs before the code of `run_client`: nothing that Python opens may lead away from this machine.
+# Runs before the code of a client: nothing that Python opens may lead away from this machine. `datasets` asks for a
+# viewer beside every Hub and lives without one.
 STAY_HOME = """
 import sys
 def stay_home(event, args):
     if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
         host = args[0] if event.startswith("socket.get") else args[1][0] if isinstance(args[1], tuple) else None
         if host not in (None, "", "127.0.0.1", "localhost"):
-            print("LEFT LOOPBACK:", event, host, file=sys.stderr)
-            raise PermissionError(f"This test may only reach 127.0.0.1, not {host}")
+            if host != "datasets-server.127.0.0.1":
+                print("LEFT LOOPBACK:", event, host, file=sys.stderr)
+            raise PermissionError(f"Only 127.0.0.1 may be reached from here, not {host}")
 sys.addaudithook(stay_home)
 """
 
 
 def run_client(
-    hub: LoopbackHub, home: Path, code: str, *, token: str | None = None, offline: bool = False, timeout: float = 120.0
+    hub: LoopbackHub,
+    home: Path,
+    code: str,
+    *,
+    token: str | None = None,
+    offline: bool = False,
+    timeout: float = 120.0,
+    **variables: str,
 ) -> subprocess.CompletedProcess:
     """Run Python code in a new process whose Hub is `hub`; warnings are errors there.
 
@@ -486,6 +491,7 @@ def run_client(
         token: Another token than `tester`'s; `""` is none.
         offline: Whether the client is told that there is no network.
         timeout: Seconds after which the process is stopped.
+        variables: Further environment variables, e.g. `PYTHONPATH` for a package that is not installed.
 
     Returns:
         The finished process, with `stdout` and `stderr` as text.
@@ -494,12 +500,14 @@ def run_client(
         AssertionError: If it fails, takes too long or reaches out of 127.0.0.1; shows all its output.
     """
     command = [sys.executable, *WARNINGS, "-c", f"exec({STAY_HOME!r})\n{textwrap.dedent(code)}"]
-    environment = hub.environment(home, token=token, offline=offline)
+    environment = hub.environment(home, token=token, offline=offline) | variables
     home.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired as stopped:
         raise AssertionError(f"No end after {timeout} s.\n{stopped.stdout}\n{stopped.stderr}") from None
-    if done.returncode or "LEFT LOOPBACK" in done.stderr:
-        raise AssertionError(f"Exit status {done.returncode}.\n-- stdout\n{done.stdout}\n-- stderr\n{done.stderr}")
+    left = "LEFT LOOPBACK" in done.stderr
+    if done.returncode or left:
+        problem = "tried to leave 127.0.0.1" if left else f"ended with exit status {done.returncode}"
+        raise AssertionError(f"The client {problem}.\n-- stdout\n{done.stdout}\n-- stderr\n{done.stderr}")
     return done

@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Only the processor writes these keys, so a row that has one of them has been processed.
-PROCESSED_KEYS = frozenset({"node_categories", "node_features", "node_mask", "labels"})
-
 
 @dataclass
 class DataCollatorForGraphs:
@@ -15,9 +12,8 @@ class DataCollatorForGraphs:
     With `Trainer`, set `remove_unused_columns=False`: it would drop the raw columns before they get here.
 
     Args:
-        processor (`LPSProcessor`): `processor(rows, return_tensors="pt")` converts and pads raw rows,
-            `processor.pad(rows, return_tensors="pt")` pads rows it has already converted.
-        pad_to_multiple_of (`int`, *optional*): Round the padded number of nodes up to a multiple of this.
+        processor (`LPSProcessor`): Checks, converts and pads rows.
+        pad_to_multiple_of (`int`, *optional*): Round the padded numbers of nodes and edges up to a multiple of this.
     """
 
     processor: Any
@@ -27,11 +23,9 @@ class DataCollatorForGraphs:
         """Collate one batch.
 
         Args:
-            rows: Raw rows in the Hub's graph-row format, or per-graph dicts from the processor; not a mixture.
+            rows: Rows in the Hub's graph-row format.
 
         Returns:
-            The batch, keys and shapes as the processor documents them.
+            The batch as tensors; keys and shapes as the processor documents them.
         """
-        options = {} if self.pad_to_multiple_of is None else {"pad_to_multiple_of": self.pad_to_multiple_of}
-        collate = self.processor if PROCESSED_KEYS.isdisjoint(rows[0]) else self.processor.pad
-        return collate(list(rows), return_tensors="pt", **options)
+        return self.processor(list(rows), return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of)

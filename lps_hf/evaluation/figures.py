@@ -53,10 +53,12 @@ def quickstart_figure(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     num_nodes = int(graph["num_nodes"])
     orders = np.asarray(node_orders)[:SHOWN_SAMPLES]
-    if orders.ndim != 2 or not len(orders) or (np.sort(orders, axis=1) != np.arange(num_nodes)).any():
+    fits = orders.ndim == 2 and len(orders) and orders.shape[1] == num_nodes
+    if not fits or (np.sort(orders, axis=1) != np.arange(num_nodes)).any():
         raise ValueError(
             f"`node_orders` must hold permutations of 0 ... {num_nodes - 1} in shape (num_samples, {num_nodes}), got "
             f"shape {np.shape(node_orders)}. Cut padding off: `index[:num_nodes]` of one graph."
@@ -83,21 +85,21 @@ def quickstart_figure(
     if not accuracies or not all(0 <= value <= 1 for value in accuracies.values()):
         raise ValueError(f"`accuracies` must be in [0, 1], got {dict(accuracies)}. Divide percentages by 100.")
 
-    figure = Figure(figsize=(13, 8.2), dpi=120, facecolor="white", layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(13, 8.2), dpi=120, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     if title:
         figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.05))[:, 0]
     left, right = top.subfigures(1, 2, width_ratios=(1.15, len(orders)))
     # Titles of sub-figures stay on one line where those of axes would follow the shape of the drawing.
     left.suptitle(r"$\bf{a}$   One test graph …", x=0.04, ha="left", fontsize=14, color=INK)
     right.suptitle(
         "… as the backbone sees it, in sampled node orders", x=0.08 / len(orders), ha="left", fontsize=14, color=INK
     )
-    matrix_axes = right.subplots(1, len(orders), squeeze=False)[0]
+    graph_axes, matrix_axes = left.subplots(), right.subplots(1, len(orders), squeeze=False)[0]
     loss_axes, error_axes, accuracy_axes = bottom.subplots(1, 3, width_ratios=(1, 1.15, 0.95))
-    _draw_graph(left.subplots(), matrix_axes, graph, orders)
+    _draw_graph(graph_axes, matrix_axes, graph, orders)
     _draw_loss(loss_axes, steps, losses)
     _draw_equivariance(error_axes, counts, errors, spread, float(equivariance["backbone"]))
     _draw_accuracies(accuracy_axes, accuracies)
@@ -118,7 +120,9 @@ def _draw_graph(axes: "Axes", matrix_axes: Sequence["Axes"], graph: Mapping[str,
 
     axes.add_collection(LineCollection(positions[edges.T], colors=GREY, linewidths=1.3, alpha=0.6, zorder=1))
     size = np.clip(3600 / num_nodes, 18, 190)
-    axes.scatter(*positions.T, s=size, c=colors, edgecolors="white", linewidths=1.2, zorder=2, clip_on=False)
+    axes.scatter(
+        positions[:, 0], positions[:, 1], s=size, c=colors, edgecolors="white", linewidths=1.2, zorder=2, clip_on=False
+    )
     axes.margins(0.06)
     axes.set_aspect("equal", adjustable="datalim")
     axes.axis("off")
@@ -148,7 +152,7 @@ def _draw_loss(axes: "Axes", steps: np.ndarray, losses: np.ndarray) -> None:
             np.convolve(losses, kernel)[window:-window] / np.convolve(np.ones_like(losses), kernel)[window:-window]
         )
         axes.plot(steps, smooth, color=BLUE, linewidth=2.4, label="running mean")
-        axes.legend(frameon=False, fontsize=11, labelcolor=INK)
+        axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=11, labelcolor=INK)
     else:
         axes.plot(steps, losses, color=BLUE, linewidth=2.4, marker="o", markersize=4)
     axes.set_ylim(bottom=min(0.0, float(np.nanmin(losses))))
@@ -179,9 +183,9 @@ def _draw_equivariance(
         "plain backbone", (1, backbone), xycoords=("axes fraction", "data"), xytext=(-4, 5),
         textcoords="offset points", ha="right", va="bottom", fontsize=11, color=ORANGE, fontweight="bold",
     )  # fmt: skip
-    axes.legend(frameon=False, fontsize=11, labelcolor=INK, loc="lower left")
+    axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=11, labelcolor=INK, loc="lower left")
     shown = counts if len(counts) <= 8 else counts[:: -(-len(counts) // 8)]
-    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_major_locator(FixedLocator(shown.tolist()))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -91,8 +91,14 @@ def prior_baseline(problem_type: str, train_labels: Any, eval_labels: Any) -> di
     train_labels, eval_labels = np.asarray(train_labels), np.asarray(eval_labels)
     if problem_type == "single_label_classification":
         train_labels, eval_labels = train_labels.reshape(-1).astype(int), eval_labels.reshape(-1).astype(int)
-        num_classes = int(max(train_labels.max(), eval_labels.max())) + 1
-        scores = np.bincount(train_labels[train_labels != IGNORED], minlength=num_classes) / len(train_labels)
+        known = train_labels[train_labels != IGNORED]
+        if not len(known):
+            raise ValueError(
+                f"`train_labels` must hold at least one class, got {len(train_labels)} labels, all {IGNORED}. "
+                "Pass the labels of the training split."
+            )
+        num_classes = int(max(known.max(), eval_labels.max(initial=0))) + 1
+        scores = np.bincount(known, minlength=num_classes) / len(known)
     else:
         width = train_labels.shape[-1] if train_labels.ndim > 1 else 1
         train_labels, eval_labels = train_labels.reshape(-1, width), eval_labels.reshape(-1, width)

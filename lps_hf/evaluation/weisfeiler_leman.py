@@ -111,7 +111,7 @@ def _feature_colors(name: str, rows: Sequence[Mapping[str, Any]], counts: np.nda
             f"`{name}` must be given in all rows or in none, got it in {sum(given)} of {len(rows)}. "
             "Add a constant column to the others, or drop it."
         )
-    features = []
+    features: list[np.ndarray] = []
     for i, row in enumerate(rows):
         # A graph without edges has an empty list here: no entry, and no width either.
         if counts[i] == 0:

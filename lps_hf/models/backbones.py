@@ -94,6 +94,9 @@ class TokenInput(nn.Module):
     weight initialization something to fill. Its values are never used and never saved.
     """
 
+    # Never true: once it is, ViT-MAE (transformers 5.23) leaves its class token and positions uninitialized.
+    _is_hf_initialized = property(lambda self: False, lambda self, value: None)
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(1, 1), persistent=False)
@@ -188,16 +191,14 @@ class Backbone(nn.Module):
             for name in self.family.pooling_modules:
                 if getattr(self.model, name, None) is not None:
                     setattr(self.model, name, nn.Identity())
-        embeddings = getattr(self.model, "embeddings", None)
+        embeddings: Any = getattr(self.model, "embeddings", None)
         mask_token = getattr(embeddings, "mask_token", None)
         if mask_token is not None:
             # A buffer and not None, since the weight initialization of some families fills it unasked.
             del embeddings.mask_token
             embeddings.register_buffer("mask_token", mask_token.detach(), persistent=False)
         if self.family.masks_patches:
-            # transformers 5.23 takes embeddings with an initialized convolution for initialized themselves: their
-            # (frozen) sine and cosine positions would stay zero.
-            embeddings.initialize_weights()
+            embeddings.initialize_weights()  # done in vain before, for the reason that `TokenInput` gives
 
     def forward(self, tokens: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Run the backbone on tokens.
@@ -278,19 +279,19 @@ class Backbone(nn.Module):
         if weight.shape != target.shape and weight.shape[-1] == target.shape[-1]:
             weight = weight.to(torch.promote_types(target.dtype, torch.float32))  # half precision blurs positions
             if key == self.family.position_path:
-                weight = self._interpolate_positions(weight, target.shape)
+                weight = self._interpolate_positions(key, weight, target.shape)
             elif key.endswith("relative_position_bias_table"):
                 weight = _interpolate_bias_table(weight, target.shape)
         return weight.to(target.dtype)
 
-    def _interpolate_positions(self, positions: Tensor, shape: torch.Size) -> Tensor:
+    def _interpolate_positions(self, key: str, positions: Tensor, shape: torch.Size) -> Tensor:
         """Return `(..., old_grid ** 2 + prefix, hidden_size)` positions on this grid, by the family's own method."""
         num_patches = positions.shape[-2] - (shape[-2] - self.num_tokens)
         if math.isqrt(num_patches) ** 2 != num_patches:  # not a square grid: reported as a shape that does not fit
             return positions
         # The method reads the table from its module, so a copy of the embeddings holds it for the moment.
-        holder = copy.deepcopy(self.model.embeddings)
-        owner, _, name = self.family.position_path.removeprefix("embeddings.").rpartition(".")
+        holder: Any = copy.deepcopy(self.model.embeddings)
+        owner, _, name = key.removeprefix("embeddings.").rpartition(".")
         setattr(holder.get_submodule(owner), name, nn.Parameter(positions))
         only_shape_is_read = torch.empty(1, *shape[-2:], device="meta")
         return holder.interpolate_pos_encoding(only_shape_is_read, self.grid_size, self.grid_size).reshape(shape)

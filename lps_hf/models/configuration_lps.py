@@ -1,9 +1,11 @@
 """The configuration of a symmetrized model."""
 
+from dataclasses import fields
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import logging
 
 from .groups import get_group
 from .representations import Representation
@@ -16,8 +18,10 @@ INTERFACE_DEFAULTS = {"num_layers": 3, "hidden_size": 64, "dropout": 0.0}
 _LIBRARY_KEYS = {
     *("name_or_path", "attn_implementation", "experts_implementation", "torch_dtype", "num_labels", "auto_map"),
     *("model_type", "_commit_hash", "_name_or_path", "output_attentions", "_attn_implementation_autoset"),
-    *("torchscript", "use_return_dict", "gradient_checkpointing"),
+    *("torchscript", "use_return_dict", "gradient_checkpointing", "use_cache"),
 }
+
+logger = logging.get_logger(__name__)
 
 
 class LPSConfig(PreTrainedConfig):
@@ -95,6 +99,30 @@ class LPSConfig(PreTrainedConfig):
             edge_channels = 1 + (sum(self.edge_categories) if self.edge_categories else 0)
             self.inputs = {"node_features": f"n {node_channels}", "edge_features": f"n n {edge_channels}"}
         self.validate_lps()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LPSConfig":
+        """Read what was saved, as `PreTrainedConfig.from_dict` does: keys that nobody here knows become attributes.
+
+        Only arguments are checked for typing mistakes. Other libraries and later versions write keys of their own into a
+        file, which must stay readable.
+
+        Args:
+            config_dict: The content of `config.json`.
+            kwargs: Values that take the place of those in the file.
+
+        Returns:
+            The configuration, or with `return_unused_kwargs=True` a tuple of it and the arguments it has no field for.
+        """
+        known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
+        others = {key: value for key, value in config_dict.items() if key not in known}
+        if others:
+            logger.warning(f"LPSConfig: keys that this version does not know and does not use: {', '.join(sorted(others))}.")
+        result = super().from_dict({key: value for key, value in config_dict.items() if key in known}, **kwargs)
+        config = result[0] if isinstance(result, tuple) else result
+        for key, value in others.items():
+            setattr(config, key, value)
+        return result
 
     def validate_lps(self) -> None:
         """Check every value, and that they fit each other.

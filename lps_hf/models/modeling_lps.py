@@ -1,6 +1,7 @@
 """Symmetrized models: a pretrained backbone made equivariant by probabilistic symmetrization (arXiv 2306.02866)."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,22 +85,16 @@ class TokenBase(nn.Module):
             grid_size=config.grid_size,
             patch_dropout=config.patch_dropout,
             pooled=output.count("n") == 0,
-            attn_implementation=config._attn_implementation,
+            attn_implementation=config.backbone_config._attn_implementation,
         )
-        geometry = (
-            self.backbone.hidden_size,
-            config.max_nodes,
-            self.backbone.grid_size,
-            config.padding_mode,
-            config.centered_padding,
-        )
+        geometry = config.max_nodes, self.backbone.grid_size, config.padding_mode, config.centered_padding
         self.projections = nn.ModuleDict(
             {
-                name: make_projection(representation, PROJECTIONS, *geometry)
+                name: make_projection(representation, PROJECTIONS, self.backbone.token_size, *geometry)
                 for name, representation in config.input_representations.items()
             }
         )
-        self.readout = make_projection(output, READOUTS, *geometry)
+        self.readout = make_projection(output, READOUTS, self.backbone.hidden_size, *geometry)
 
     def forward(self, fields: dict[str, Field], num_nodes: int, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
         """Apply f to every sample.
@@ -131,6 +126,7 @@ class LPSPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lps"
     main_input_name = "edge_index"
     supports_gradient_checkpointing = True
+    _no_split_modules = ["PermutationDistribution", "NodeProjection", "PairProjection"]
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -157,6 +153,24 @@ class LPSPreTrainedModel(PreTrainedModel):
             init.copy_(module.copies, module.make_copies())
         else:
             super()._init_weights(module)
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str], **kwargs: Any) -> None:
+        """Switch the attention of the backbone; see `PreTrainedModel.set_attn_implementation`.
+
+        Args:
+            attn_implementation: `"sdpa"`, `"eager"`, …, or a dict with the key `backbone_config`.
+            kwargs: See there.
+        """
+        # The base class looks sub-models up by their configuration object, and the backbone has a copy with its own grid.
+        backbone = getattr(self, self.base_model_prefix, self).base.backbone.model
+        own = wanted = attn_implementation
+        if isinstance(attn_implementation, dict):
+            own = attn_implementation.get("", self.config._attn_implementation)
+            wanted = attn_implementation.get("backbone_config", backbone.config._attn_implementation)
+        backbone.set_attn_implementation(wanted, **kwargs)
+        chosen = backbone.config._attn_implementation
+        own = own if isinstance(attn_implementation, dict) else chosen
+        self.config._attn_implementation = {"": own, "backbone_config": chosen}
 
     @classmethod
     def from_backbone_pretrained(
@@ -218,6 +232,8 @@ class LPSModel(LPSPreTrainedModel):
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)
         self.group = get_group(config.group)
+        # First, so that `dtype`, which is that of the first parameter, is the backbone's and not always float32.
+        self.base = TokenBase(config)
         node_features = config.input_representations.get("node_features")
         self.distribution = PermutationDistribution(
             config.distribution,
@@ -227,7 +243,8 @@ class LPSModel(LPSPreTrainedModel):
             sinkhorn_iterations=config.sinkhorn_iterations,
             interface_config=config.interface_config,
         )
-        self.base = TokenBase(config)
+        # transformers asks direct children only, and the backbone lies deeper.
+        self._no_split_modules = [*self._no_split_modules, *(self.base.backbone.model._no_split_modules or ())]
         self.post_init()
 
     def draw_noise(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
@@ -237,9 +254,9 @@ class LPSModel(LPSPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
+        edge_index: Tensor | None = None,
         node_features: Tensor | None = None,
         node_categories: Tensor | None = None,
-        edge_index: Tensor | None = None,
         edge_features: Tensor | None = None,
         edge_categories: Tensor | None = None,
         node_mask: Tensor | None = None,
@@ -255,9 +272,9 @@ class LPSModel(LPSPreTrainedModel):
         """Estimate φ(x) from `num_samples` draws of p(g|x).
 
         Args:
+            edge_index (`torch.Tensor` of shape `(batch, 2, edges)` int64): Source and target.
             node_features (`torch.Tensor` of shape `(batch, nodes, channels)`): Real node features.
             node_categories (`torch.Tensor` of shape `(batch, nodes, features)` int64): Or categorical ones.
-            edge_index (`torch.Tensor` of shape `(batch, 2, edges)` int64): Source and target.
             edge_features (`torch.Tensor` of shape `(batch, edges, channels)`): Real edge features.
             edge_categories (`torch.Tensor` of shape `(batch, edges, features)` int64): Or categorical ones.
             node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): True on nodes, which come before padding.
@@ -302,6 +319,8 @@ class LPSModel(LPSPreTrainedModel):
 
         def base(fields: dict[str, Field]) -> Tensor:
             flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            # Where neither the call nor our configuration asks, the backbone's own configuration may.
+            flags = {name: getattr(self.config, name) or None if flag is None else flag for name, flag in flags.items()}
             flags = {name: flag for name, flag in flags.items() if flag is not None}
             result, backbone = self.base(fields, num_nodes=batch.node_mask.shape[1], **flags)
             backbone_output.update(backbone)
@@ -391,9 +410,9 @@ class LPSForGraphClassification(LPSPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
+        edge_index: Tensor | None = None,
         node_features: Tensor | None = None,
         node_categories: Tensor | None = None,
-        edge_index: Tensor | None = None,
         edge_features: Tensor | None = None,
         edge_categories: Tensor | None = None,
         node_mask: Tensor | None = None,
@@ -410,9 +429,9 @@ class LPSForGraphClassification(LPSPreTrainedModel):
         """Classify graphs; arguments as `LPSModel.forward`, and labels.
 
         Args:
+            edge_index: See `LPSModel.forward`.
             node_features: See `LPSModel.forward`.
             node_categories: See `LPSModel.forward`.
-            edge_index: See `LPSModel.forward`.
             edge_features: See `LPSModel.forward`.
             edge_categories: See `LPSModel.forward`.
             node_mask: See `LPSModel.forward`.
@@ -435,9 +454,9 @@ class LPSForGraphClassification(LPSPreTrainedModel):
             TypeError: If they have the wrong type.
         """
         outputs = self.lps(
+            edge_index=edge_index,
             node_features=node_features,
             node_categories=node_categories,
-            edge_index=edge_index,
             edge_features=edge_features,
             edge_categories=edge_categories,
             node_mask=node_mask,
@@ -449,6 +468,7 @@ class LPSForGraphClassification(LPSPreTrainedModel):
             generator=generator,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
         )
         logits, loss = outputs.output, None
         if labels is not None:
@@ -493,7 +513,7 @@ def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = No
             raise TypeError(f"labels: expected class numbers of type int64, got {labels.dtype}. Call .long().")
         if labels.shape != (batch,):
             raise ValueError(f"labels: expected shape ({batch},), got {tuple(labels.shape)}.")
-        if labels.device.type == "cpu":
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling():
             wrong = ((labels < 0) | (labels >= num_labels)) & (labels != -100)
             if bool(wrong.any()):
                 raise ValueError(f"labels: expected 0 to {num_labels - 1}, or -100 for missing, got {int(labels[wrong][0])}.")
@@ -508,7 +528,8 @@ def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = No
     known = ~labels.isnan()
     labels = labels.masked_fill(~known, 0.0)
     if problem_type == "multi_label_classification":
-        if labels.device.type == "cpu" and bool(((labels != 0) & (labels != 1)).any()):
+        checked = labels.device.type == "cpu" and not torch.compiler.is_compiling()
+        if checked and bool(((labels != 0) & (labels != 1)).any()):
             raise ValueError("labels: expected 0, 1 or NaN for missing, got another number.")
         losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     else:

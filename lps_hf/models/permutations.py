@@ -14,7 +14,7 @@ def inverse(index: Tensor) -> Tensor:
 
 def compose(left: Tensor, right: Tensor) -> Tensor:
     """Compose permutations (..., n): `compose(g, h)(i) = g(h(i))`, h acts first."""
-    return left.gather(-1, right.expand_as(left) if right.dim() == left.dim() else right)
+    return torch.take_along_dim(left, right, dim=-1)
 
 
 def sort_nodes(scores: Tensor, node_mask: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ class LPSProcessor(ProcessorMixin):
         problem_type (`str`, *optional*): As in `LPSConfig`; `None` infers it from the labels.
         frame (`bool`): Add `frame_ranks`, once per graph, for distribution `"frame"`.
     """
+
+    # transformers' Trainer asks the tokenizer of every processor for its special tokens; a graph has none.
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(
         self,

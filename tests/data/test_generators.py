@@ -4,8 +4,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from lps_hf.data import DataCollatorForGraphs, circular_skip_links, cycle_pairs, triangle_regular
+from lps_hf.data import DataCollatorForGraphs, circular_skip_links, cycle_pairs, generators, triangle_regular
 from lps_hf.evaluation import wl1_accuracy
+from lps_hf.models.processing_lps import LPSProcessor
 
 # Generator, number of classes, degree.
 BENCHMARKS = [(circular_skip_links, 10, 4), (cycle_pairs, 2, 2), (triangle_regular, 2, 3)]
@@ -24,7 +25,9 @@ def test_rows_are_simple_regular_graphs_in_the_hub_format(generate, num_classes,
     assert [row["y"] for row in rows] == [[i % num_classes] for i in range(20)]
     for row in rows:
         assert set(row) == {"edge_index", "num_nodes", "node_feat", "y"}
-        assert type(row["num_nodes"]) is int and type(row["y"][0]) is int and type(row["edge_index"][0][0]) is int
+        assert type(row["num_nodes"]) is int
+        assert type(row["y"][0]) is int
+        assert type(row["edge_index"][0][0]) is int
         assert row["node_feat"] == [[0]] * row["num_nodes"]
         edges = list(zip(*row["edge_index"], strict=True))
         assert len(set(edges)) == len(edges) == degree * row["num_nodes"]
@@ -54,10 +57,14 @@ def test_seed_decides_and_a_longer_run_continues_the_shorter(generate, num_class
 def test_csl_classes_are_the_skips():
     rows = circular_skip_links(20, seed=2)
     skips = (2, 3, 4, 5, 6, 9, 11, 12, 13, 16)
+    spectra = []
     for row, skip in zip(rows, skips * 2, strict=True):
-        assert nx.is_isomorphic(to_networkx(row), nx.circulant_graph(41, [1, skip]))
-    graphs = [to_networkx(row) for row in rows[:10]]
-    assert not any(nx.is_isomorphic(graphs[i], graphs[j]) for i in range(10) for j in range(i))
+        spectra.append(np.sort(np.linalg.eigvalsh(nx.to_numpy_array(to_networkx(row)))))
+        # The eigenvalues of a circulant graph are known in closed form.
+        turns = 2 * np.pi * np.arange(41) / 41
+        np.testing.assert_allclose(spectra[-1], np.sort(2 * np.cos(turns) + 2 * np.cos(skip * turns)), atol=1e-9)
+    # Different spectra: no two classes are isomorphic.
+    assert min(np.abs(spectra[i] - spectra[j]).max() for i in range(10) for j in range(i)) > 0.01
 
 
 def test_cycle_pairs_differ_in_connectivity_only():
@@ -82,8 +89,15 @@ def test_triangle_regular_labels_are_true_and_graphs_are_uniform():
         assert np.abs(frequencies * count / 1000 - 1).max() < 4.5 * np.sqrt(count / 1000)
 
 
+def test_rows_do_not_depend_on_the_batch_size_of_the_sampler(monkeypatch):
+    expected = triangle_regular(10, seed=1)
+    sampler = generators._cubic_graphs
+    monkeypatch.setattr(generators, "_cubic_graphs", lambda num_nodes, rng: sampler(num_nodes, rng, batch_size=7))
+    assert triangle_regular(10, seed=1) == expected
+
+
 def test_node_order_is_uniform():
-    rows = [row for row in cycle_pairs(8000, cycle_lengths=(3,), seed=0) if row["y"] == [0]]
+    rows = [row for row in cycle_pairs(4000, cycle_lengths=(3,), seed=0) if row["y"] == [0]]
     # A labelled hexagon has 5!/2 = 60 forms; all must come, about equally often.
     frequencies = np.unique([str(row["edge_index"]) for row in rows], return_counts=True)[1]
     assert len(frequencies) == 60
@@ -127,21 +141,13 @@ def test_refused_skips_are_exactly_the_isomorphic_ones(num_nodes):
             assert refused == same, (a, b)
 
 
-class RecordingProcessor:
-    """Stands for `LPSProcessor`: says which of its two ways was taken, and with what."""
-
-    def __call__(self, rows, **options):
-        return "raw", rows, options
-
-    def pad(self, rows, **options):
-        return "processed", rows, options
-
-
-def test_collator_leaves_the_work_to_the_processor():
-    rows = cycle_pairs(2)
-    collator = DataCollatorForGraphs(RecordingProcessor())
-    assert collator(rows) == ("raw", rows, {"return_tensors": "pt"})
-    processed = [{"edge_index": [[0], [1]], "node_categories": [[0], [0]]}]
-    assert collator(processed) == ("processed", processed, {"return_tensors": "pt"})
-    wide = DataCollatorForGraphs(RecordingProcessor(), pad_to_multiple_of=8)
-    assert wide(rows)[2] == {"return_tensors": "pt", "pad_to_multiple_of": 8}
+def test_collator_pads_rows_with_the_processor():
+    processor = LPSProcessor(max_nodes=16)
+    rows = cycle_pairs(3, cycle_lengths=(3, 5), seed=1)
+    sizes = [row["num_nodes"] for row in rows]
+    assert set(sizes) == {6, 10}
+    batch = DataCollatorForGraphs(processor)(rows)
+    assert batch["node_mask"].sum(1).tolist() == batch["edge_mask"].sum(1).div(2).tolist() == sizes
+    assert batch["labels"].tolist() == [0, 1, 0]
+    assert batch["node_mask"].shape == (3, 10)
+    assert DataCollatorForGraphs(processor, pad_to_multiple_of=8)(rows)["node_mask"].shape == (3, 16)

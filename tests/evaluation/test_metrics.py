@@ -41,7 +41,9 @@ def test_ranking_is_by_the_difference_of_the_two_logits():
 
 def test_one_class_in_the_split_gives_nan_and_keeps_the_keys():
     metrics = evaluate("single_label_classification", np.array([[0.0, 1], [1, 0]]), [1, 1])
-    assert metrics["accuracy"] == 0.5 and np.isnan(metrics["roc_auc"]) and np.isnan(metrics["average_precision"])
+    assert metrics["accuracy"] == 0.5
+    assert np.isnan(metrics["roc_auc"])
+    assert np.isnan(metrics["average_precision"])
 
 
 def test_multi_label_skips_missing_entries_and_one_sided_labels():
@@ -56,7 +58,8 @@ def test_multi_label_skips_missing_entries_and_one_sided_labels():
 
 def test_multi_label_without_any_usable_label_is_nan():
     metrics = evaluate("multi_label_classification", np.zeros((2, 1)), [[1.0], [1.0]])
-    assert np.isnan(metrics["average_precision"]) and metrics["labels_without_both_classes"] == 1
+    assert np.isnan(metrics["average_precision"])
+    assert metrics["labels_without_both_classes"] == 1
 
 
 def test_average_precision_of_the_split_is_not_the_mean_of_its_batches():
@@ -135,6 +138,8 @@ def test_prior_baseline_of_labels_and_targets():
 def test_prior_baseline_refuses_what_it_cannot_know():
     with pytest.raises(ValueError, match="problem_type"):
         prior_baseline("ranking", [0], [0])
+    with pytest.raises(ValueError, match="at least one class"):
+        prior_baseline("single_label_classification", [-100], [0])
     with pytest.raises(ValueError, match=r"columns \[1\]"):
         prior_baseline("regression", [[1, NAN], [3, NAN]], [[2.0, 13]])
 

@@ -21,7 +21,10 @@ def relabelled(row, seed):
     rng = np.random.default_rng(seed)
     order = rng.permutation(row["num_nodes"])
     shuffle = rng.permutation(len(row["edge_index"][0]))
-    new = {"num_nodes": row["num_nodes"], "edge_index": order[np.asarray(row["edge_index"])][:, shuffle].tolist()}
+    new = {
+        "num_nodes": row["num_nodes"],
+        "edge_index": order[np.asarray(row["edge_index"], dtype=int)][:, shuffle].tolist(),
+    }
     if "node_feat" in row:
         new["node_feat"] = np.asarray(row["node_feat"])[np.argsort(order)].tolist()
     if "edge_attr" in row:
@@ -82,7 +85,9 @@ def test_known_pairs_that_1_wl_cannot_tell_apart():
     )
     rows = [to_row(g) for g in (hexagon, triangles, decalin, bicyclopentyl)]
     a, b, c, d = color_histograms(rows)
-    assert a == b == ((a[0][0], 6),) and c == d and a != c
+    assert a == b == ((a[0][0], 6),)
+    assert c == d
+    assert a != c
     assert wl1_accuracy(rows, [0, 1, 2, 3]) == 0.5
     assert wl1_accuracy(rows, [[0], [0], [1], [1]]) == 1.0
 
@@ -112,9 +117,12 @@ def test_graphs_without_edges_or_nodes():
     single = {"edge_index": [[], []], "num_nodes": 1, "node_feat": [[4]], "edge_attr": []}
     pair = {"edge_index": [[0, 1], [1, 0]], "num_nodes": 2, "node_feat": [[4], [4]], "edge_attr": [[1], [1]]}
     none, one, two = color_histograms([empty, single, pair])
-    assert none == () and [count for _, count in one] == [1] and [count for _, count in two] == [2]
+    assert none == ()
+    assert [count for _, count in one] == [1]
+    assert [count for _, count in two] == [2]
     assert one[0][0] != two[0][0]
-    assert color_histograms([]) == [] and color_histograms([empty]) == [()]
+    assert color_histograms([]) == []
+    assert color_histograms([empty]) == [()]
 
 
 def test_accuracy_is_the_majority_within_each_class():

@@ -1,0 +1,44 @@
+"""Checks of a checkpoint folder as somebody else will load it: by its Auto class, in a fresh process."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_RELOAD = """
+import sys
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+import lps_hf
+from transformers.utils import logging
+logging.disable_progress_bar()
+folder, inputs, outputs = sys.argv[1:]
+model = AutoModelForSequenceClassification.from_pretrained(folder)
+save_file({"logits": model(**load_file(inputs)).logits.detach().contiguous()}, outputs)
+"""
+
+
+def logits_in_fresh_process(folder: str | Path, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Load a checkpoint folder by its Auto class in a new Python process and run it.
+
+    Args:
+        folder: The checkpoint.
+        inputs: Arguments of the model's `forward`; with `noise` or `group_elements` the result is deterministic.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_labels)`: The logits there.
+
+    Raises:
+        RuntimeError: If the process fails; the message holds what it printed.
+    """
+    with tempfile.TemporaryDirectory(prefix="lps-hf-") as temporary:
+        files = [str(Path(temporary) / name) for name in ("inputs.safetensors", "outputs.safetensors")]
+        save_file({key: tensor.contiguous() for key, tensor in inputs.items()}, files[0])
+        done = subprocess.run([sys.executable, "-c", _RELOAD, str(folder), *files], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{folder} could not be loaded in a fresh process:\n{done.stderr}")
+        return load_file(files[1])["logits"]

@@ -1,0 +1,284 @@
+"""The five distributions p(g|x): equivariance by coupled noise, ties, padding, and what is not computed."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from lps_hf.models import distributions
+from lps_hf.models.batches import encode_batch
+from lps_hf.models.distributions import DistributionSample, PermutationDistribution
+from lps_hf.models.permutations import permutation_entropy
+from tests.models.graph_cases import (
+    EQUIVARIANT_KINDS,
+    KINDS,
+    Batch,
+    chi_square,
+    complete_graph,
+    count_orders,
+    kwargs_for,
+    place_nodes,
+    random_batch,
+    relabel,
+    seeded,
+    tiny_config,
+    tiny_model,
+    with_frame_ranks,
+)
+
+SIZES = [5, 1, 7, 4]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_equivariant_kind = pytest.mark.parametrize("kind", EQUIVARIANT_KINDS)
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def make_distribution(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options) -> PermutationDistribution:
+    return tiny_model(dtype=dtype, seed=seed, distribution=kind, **options).distribution
+
+
+def sample(distribution: PermutationDistribution, batch: Batch, noise: Tensor) -> DistributionSample:
+    inputs = {key: value for key, value in batch.items() if key != "frame_ranks"}
+    optional = dict.fromkeys(("node_features", "edge_features"))
+    config = tiny_config(distribution=distribution.kind, max_nodes=1000)
+    encoded = encode_batch(config, torch.float64, **inputs, **optional)
+    fields = encoded.fields["node_features"], encoded.edge_index, encoded.edge_mask
+    return distribution(encoded.node_mask, noise, *fields, batch.get("frame_ranks"))
+
+
+def draw(distribution: PermutationDistribution, batch: Batch, num_samples: int, seed: int = 0) -> Tensor:
+    noise = distribution.draw_noise(batch["node_mask"], num_samples, seeded(seed))
+    with torch.no_grad():
+        return sample(distribution, batch, noise).elements.index
+
+
+def random_relabelling(batch: Batch, seed: int = 5) -> Tensor:
+    elements = torch.arange(batch["node_mask"].shape[1]).repeat(len(batch["node_mask"]), 1)
+    for graph, size in enumerate(batch["node_mask"].sum(1).tolist()):
+        elements[graph, :size] = torch.randperm(size, generator=seeded(seed + graph))
+    return elements
+
+
+def tied_batch(copies: int = 1) -> Batch:
+    """A path of three nodes and one on its own: only the two ends of the path are tied."""
+    edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    return {
+        "node_categories": torch.zeros(copies, 4, 2, dtype=torch.int64),
+        "edge_index": edges.expand(copies, 2, 4),
+        "edge_categories": torch.zeros(copies, 4, 1, dtype=torch.int64),
+        "node_mask": torch.ones(copies, 4, dtype=torch.bool),
+        "edge_mask": torch.ones(copies, 4, dtype=torch.bool),
+    }
+
+
+@every_equivariant_kind
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_coupled_noise_is_exactly_equivariant(kind, training):
+    distribution = make_distribution(kind).train(training)
+    batch = random_batch(SIZES)
+    for seed in range(20):
+        h = random_relabelling(batch, seed=10 * seed)
+        noise = torch.rand(4, 3, 7, distribution.num_noise_channels, dtype=torch.float64, generator=seeded(seed))
+        moved = sample(distribution, kwargs_for(kind, relabel(batch, h)), place_nodes(noise, h, dim=2))
+        stayed = sample(distribution, kwargs_for(kind, batch), noise)
+        expected = torch.stack([element[index] for element, index in zip(h, stayed.elements.index, strict=True)])
+        assert torch.equal(moved.elements.index, expected)
+
+
+@every_equivariant_kind
+def test_noise_that_does_not_move_with_the_nodes_breaks_equivariance(kind):
+    # So noise must not be tied to node numbers, as it is where it is drawn once and kept.
+    distribution = make_distribution(kind, noise_scale=50.0)
+    batch = complete_graph(7)
+    h = random_relabelling(batch)
+    noise = distribution.draw_noise(batch["node_mask"], 3)
+    moved = sample(distribution, kwargs_for(kind, relabel(batch, h)), noise)
+    stayed = sample(distribution, kwargs_for(kind, batch), noise)
+    assert not torch.equal(moved.elements.index, h[0][stayed.elements.index])
+
+
+@every_equivariant_kind
+def test_every_call_draws_new_noise(kind):
+    distribution, batch = make_distribution(kind, noise_scale=50.0), complete_graph(7)
+    noise = [distribution.draw_noise(batch["node_mask"], 4) for _ in range(2)]
+    assert not torch.equal(*noise)
+    drawn = [sample(distribution, kwargs_for(kind, batch), one).elements.index for one in noise]
+    assert not torch.equal(*drawn)
+    assert len(drawn[0][0].unique(dim=0)) == 4
+    again = [distribution.draw_noise(batch["node_mask"], 4, seeded(3)) for _ in range(2)]
+    assert torch.equal(*again)
+
+
+@every_kind
+@every_dtype
+@pytest.mark.parametrize("num_samples", [1, 2, 7])
+def test_every_permutation_fixes_padding_and_moves_only_nodes(kind, dtype, num_samples):
+    # The published sampler tiles sizes sample by sample while the batch goes graph by graph.
+    batch = kwargs_for(kind, random_batch(SIZES, num_nodes=9))
+    index = draw(make_distribution(kind, dtype), batch, num_samples)
+    assert index.shape == (4, num_samples, 9)
+    for graph, size in enumerate(SIZES):
+        assert (index[graph, :, size:] == torch.arange(size, 9)).all()
+        assert (index[graph, :, :size].sort(-1).values == torch.arange(size)).all()
+
+
+def test_noise_has_one_channel_per_feature_and_one_for_ties():
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    for kind in KINDS:
+        noise = make_distribution(kind, torch.float32).draw_noise(mask, 500, seeded(0))
+        assert noise.shape == (2, 500, 6, 1 + 5 * (kind == "learned"))
+        assert 0 <= noise.min() < 0.01 < 0.99 < noise.max() < 1
+        assert abs(float(noise.mean()) - 0.5) < 0.01
+        assert noise.dtype == (torch.float32 if kind in ("learned", "canonical") else torch.float64)
+
+
+def test_haar_ignores_the_graph_and_is_uniform():
+    distribution = make_distribution("haar")
+    index = draw(distribution, random_batch([4]), 20_000)
+    assert abs(chi_square(count_orders(index[0]))) < 4
+    assert torch.equal(draw(distribution, random_batch([4], seed=9), 20_000), index)
+
+
+def test_none_keeps_the_stored_order():
+    index = draw(make_distribution("none"), random_batch(SIZES), 3)
+    assert torch.equal(index, torch.arange(7).expand(4, 3, 7))
+
+
+def test_frame_is_uniform_over_the_orders_that_sort_the_ranks():
+    batch = {**random_batch([4, 3]), "frame_ranks": torch.tensor([[1, 0, 1, 1], [2, 0, 1, -1]])}
+    index = draw(make_distribution("frame"), batch, 12_000)
+    assert (index[0, :, 0] == 1).all()
+    rest = torch.tensor([0, -1, 1, 2])[index[0, :, 1:]]
+    assert abs(chi_square(count_orders(rest))) < 4
+    assert (index[1] == torch.tensor([1, 2, 0, 3])).all()
+
+
+def test_learned_is_uniform_over_the_places_of_nodes_that_a_symmetry_exchanges():
+    distribution = make_distribution("learned", torch.float32, max_nodes=4)
+    index = draw(distribution, complete_graph(4, copies=2), 6_000)
+    for graph in range(2):
+        assert abs(chi_square(count_orders(index[graph]))) < 4
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16 autocast"])
+@every_dtype
+def test_tied_nodes_come_in_random_order(autocast, dtype):
+    # Noise of 1e-6 vanishes in bfloat16, and ties then fall back to the stored order.
+    distribution = make_distribution("canonical", dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        complete = draw(distribution, complete_graph(4), 4_000)[0]
+        path = draw(distribution, tied_batch(), 4_000)[0]
+    assert abs(chi_square(count_orders(complete))) < 4
+    orders, counts = path.unique(dim=0, return_counts=True)
+    assert len(orders) == 2
+    assert abs(chi_square(counts)) < 4
+    assert torch.equal(orders[0][orders[0] % 2 == 1], orders[1][orders[1] % 2 == 1])
+
+
+def share_of_pairs_in_stored_order(index: Tensor) -> float:
+    """How often a node comes before another one that is stored behind it; a half on average if the stored order is hidden."""
+    ranks = index.argsort(-1)
+    first, second = torch.triu_indices(ranks.shape[-1], ranks.shape[-1], 1)
+    return float((ranks[..., first] < ranks[..., second]).double().mean())
+
+
+@pytest.mark.parametrize("kind", ["canonical", "frame", "haar", "learned"])
+@every_dtype
+def test_many_tied_nodes_do_not_leak_the_stored_order(kind, dtype):
+    # Where the noise that breaks ties has few different values, it ties itself now and then.
+    index = draw(make_distribution(kind, dtype, max_nodes=24), kwargs_for(kind, complete_graph(24)), 12_000)[0]
+    nodes, draws = 24, 12_000
+    deviation = ((2 * nodes + 5) / (18 * nodes * (nodes - 1)) / draws) ** 0.5
+    assert abs(share_of_pairs_in_stored_order(index) - 0.5) < 4 * deviation
+
+
+@pytest.mark.parametrize("kind", ["learned", "canonical"])
+def test_autocast_does_not_change_the_permutations(kind):
+    # The interface is a network like the backbone, but a sort needs every digit of its scores.
+    distribution, batch = make_distribution(kind, torch.float32), random_batch([40, 33, 7], num_nodes=40)
+    noise = distribution.draw_noise(batch["node_mask"], 5)
+    plain = sample(distribution, batch, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = sample(distribution, batch, noise)
+    assert torch.equal(plain.elements.index, mixed.elements.index)
+    torch.testing.assert_close(plain.elements.soft, mixed.elements.soft, rtol=0, atol=0)
+    assert mixed.elements.soft.dtype == mixed.entropy.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_interface_does_not_leak_the_stored_order(dtype):
+    # Half precision is rounded so coarsely that other sums of the same numbers differ: ties are wider there.
+    distribution = make_distribution("canonical", dtype, max_nodes=24)
+    batch, nodes, draws = complete_graph(24), 24, 4_000
+    deviation = ((2 * nodes + 5) / (18 * nodes * (nodes - 1)) / draws) ** 0.5
+    assert abs(share_of_pairs_in_stored_order(draw(distribution, batch, draws)[0]) - 0.5) < 4 * deviation
+
+
+def test_noise_scale_multiplies_the_noise():
+    batch = random_batch(SIZES)
+    noise = torch.rand(4, 3, 7, 6, dtype=torch.float64)
+    half, full = (make_distribution("learned", noise_scale=scale) for scale in (0.5, 1.0))
+    scaled = noise.clone()
+    scaled[..., :-1] *= 0.5
+    assert torch.equal(sample(half, batch, noise).elements.index, sample(full, batch, scaled).elements.index)
+    silent, canonical = make_distribution("learned", noise_scale=0.0), make_distribution("canonical")
+    canonical.load_state_dict(silent.state_dict())
+    expected = sample(canonical, batch, noise[..., -1:]).elements.index
+    assert torch.equal(sample(silent, batch, noise).elements.index, expected)
+    assert not torch.equal(sample(full, batch, noise).elements.index, expected)
+
+
+@pytest.mark.parametrize("kind", ["learned", "canonical"])
+def test_soft_permutations_and_entropy_come_with_the_gradient(kind):
+    distribution, batch = make_distribution(kind), random_batch(SIZES)
+    noise = torch.rand(4, 3, 7, distribution.num_noise_channels, dtype=torch.float64)
+    drawn = sample(distribution, batch, noise)
+    assert drawn.elements.soft.shape == (4, 3, 7, 7)
+    assert float(drawn.entropy) == float(permutation_entropy(drawn.elements.soft, batch["node_mask"]))
+    # The node of each rank is also the likeliest one in the soft matrix wherever one is clearly ahead.
+    clear = drawn.elements.soft > 0.9
+    hard = torch.nn.functional.one_hot(drawn.elements.index, 7).mT.bool()
+    assert clear.any()
+    assert hard[clear].all()
+    drawn.entropy.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in distribution.parameters())
+
+
+@every_kind
+def test_nothing_soft_is_computed_where_only_a_sort_is_needed(kind, monkeypatch):
+    distribution, batch = make_distribution(kind), kwargs_for(kind, random_batch(SIZES))
+    for name in ("soft_permutation", "permutation_entropy"):
+        monkeypatch.setattr(distributions, name, lambda *_: pytest.fail("not needed"))
+    noise = distribution.draw_noise(batch["node_mask"], 3)
+    with torch.no_grad():
+        quiet = sample(distribution, batch, noise)
+    assert quiet.elements.soft is None
+    assert quiet.entropy is None
+    frozen = sample(distribution.requires_grad_(False), batch, noise)
+    assert frozen.elements.soft is None
+    assert torch.equal(frozen.elements.index, quiet.elements.index)
+
+
+def test_only_what_is_learned_has_parameters():
+    for kind in KINDS:
+        has_interface = kind in ("learned", "canonical")
+        assert bool(list(make_distribution(kind).parameters())) == has_interface
+
+
+def test_temperature_and_rounds_reach_the_soft_matrix():
+    batch, noise = random_batch(SIZES), torch.rand(4, 2, 7, 6, dtype=torch.float64)
+    entropies = []
+    for options in ({"temperature": 0.001}, {"temperature": 0.1}, {"temperature": 0.1, "sinkhorn_iterations": 0}):
+        distribution = make_distribution("learned", **options)
+        entropies.append(float(sample(distribution, batch, noise).entropy.detach()))
+    assert entropies[0] < entropies[1]
+    assert entropies[1] != entropies[2]
+    assert all(abs(left - right) > 1e-4 for left, right in pairwise(entropies))
+
+
+def test_a_frame_needs_ranks():
+    distribution, batch = make_distribution("frame"), random_batch(SIZES)
+    noise = distribution.draw_noise(batch["node_mask"], 2)
+    with pytest.raises(ValueError, match=r"frame_ranks: expected an int64 tensor of shape \(batch, nodes\).*got None"):
+        sample(distribution, batch, noise)
+    assert sample(distribution, with_frame_ranks(batch), noise).entropy is None
