@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reloads it in a fresh process and measures its equivariance. Writes a checkpoint, results.json and quickstart.png.",
     )
     quickstart.add_argument("--output_dir", default="quickstart", help="folder to write to (default: %(default)s)")
-    quickstart.add_argument("--steps", type=int, default=600, help="training steps (default: %(default)s)")
+    quickstart.add_argument("--steps", type=int, default=500, help="training steps (default: %(default)s)")
     quickstart.add_argument("--seed", type=int, default=0, help="seed of data, weights and draws (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -38,14 +38,17 @@ def _run_quickstart(options: argparse.Namespace) -> int:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("quickstart draws a figure and needs matplotlib: pip install 'lps_hf[viz]'.") from error
+    from transformers.utils import logging
+
     from lps_hf.training.quickstart import run_quickstart
 
+    logging.disable_progress_bar()
     results = run_quickstart(options.output_dir, options.steps, options.seed)
     print(
         f"\nTest accuracy           {results['test_accuracy']:.1%}   (best 1-WL network {results['wl1_accuracy']:.1%}, chance "
         f"{results['chance_accuracy']:.1%})\n"
-        f"Equivariance error      {results['equivariance_error']:.3f} ± "
-        f"{results['equivariance_error_standard_error']:.3f}   relative, {results['num_eval_samples']} samples; falls as 1/√samples\n"
+        f"Equivariance error      {results['equivariance_error']:.3f} ± {results['equivariance_error_standard_error']:.3f}"
+        f"   relative, {results['num_eval_samples']} samples; falls as 1/√samples\n"
         f"  of the plain backbone {results['backbone_equivariance_error']:.3f} ± "
         f"{results['backbone_equivariance_error_standard_error']:.3f}\n"
         f"Reloaded logits         equal\n"

@@ -23,6 +23,8 @@ class EquivarianceError(NamedTuple):
     """Of `error`, over the group elements drawn."""
     relative_error: float
     """`error` divided by the root mean square of φ(x)."""
+    relative_standard_error: float
+    """Of `relative_error`."""
 
 
 def act_on_batch(elements: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -113,7 +115,8 @@ def equivariance_error(
     error = spread.mean().sqrt().item()
     # Delta method: the standard deviation of √m is that of m divided by 2√m.
     deviation = spread.std().item() / len(squares) ** 0.5 / (2 * error) if len(squares) > 1 and error > 0 else 0.0
-    return EquivarianceError(error, deviation, error / scale**0.5 if scale > 0 else float("nan"))
+    size = scale**0.5 if scale > 0 else float("nan")
+    return EquivarianceError(error, deviation, error / size, deviation / size)
 
 
 def assert_equivariant(

@@ -173,6 +173,41 @@ class LPSPreTrainedModel(PreTrainedModel):
         self.config._attn_implementation = {"": own, "backbone_config": chosen}
 
     @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a checkpoint, as `PreTrainedModel.from_pretrained`, but refuse one whose weights do not fit its configuration.
+
+        transformers fills missing weights with random ones and logs it; a symmetrized model with a random part gives wrong answers.
+
+        Args:
+            args: See there.
+            output_loading_info: See there.
+            kwargs: See there; with `state_dict` of your own or `ignore_mismatched_sizes=True` nothing is refused.
+
+        Returns:
+            The model in evaluation mode, or with `output_loading_info=True` a tuple of it and the loading report.
+
+        Raises:
+            ValueError: If weights are missing or left over: names them.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if kwargs.get("state_dict") is None and not kwargs.get("ignore_mismatched_sizes"):
+            for kind, meaning in (("missing_keys", "lacks weights"), ("unexpected_keys", "has weights too many")):
+                keys = sorted(report[kind])
+                if keys:
+                    raise ValueError(
+                        f"{args[0] if args else 'checkpoint'}: expected the weights that config.json describes, but the file "
+                        f"{meaning}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}. Config and weights are of different models; "
+                        "save both again with save_pretrained."
+                    )
+        return (model, report) if output_loading_info else model
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that came with the backbone; all others are new."""
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                yield from module.parameters()
+
+    @classmethod
     def from_backbone_pretrained(
         cls,
         backbone_name_or_path: str,

@@ -14,6 +14,7 @@ from transformers import ViTConfig
 
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.frames import laplacian_frame_ranks
+from lps_hf.models.interface_networks import GINInterface, MaskedBatchNorm
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 from lps_hf.models.representations import EdgeField
 
@@ -62,10 +63,25 @@ def tiny_model(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-        for name, buffer in model.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.add_(torch.rand_like(buffer))
-    return model.to(dtype).eval()
+    model.to(dtype)
+    interface = getattr(model, model.base_model_prefix, model).distribution.interface
+    if interface is not None:
+        calibrate(interface)
+    return model.eval()
+
+
+@torch.no_grad()
+def calibrate(interface: GINInterface) -> None:
+    """Set the running statistics to those of random graphs: with foreign ones a small network is dead, all scores equal."""
+    batch, parameter = random_batch([3, 5, 8]), interface.head.weight
+    norms = [module for module in interface.modules() if isinstance(module, MaskedBatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+    features = torch.rand(3, 4, 8, interface.virtual_node.shape[0], generator=seeded(0)).to(parameter.dtype)
+    edge_index = batch["edge_index"].masked_fill(~batch["edge_mask"].unsqueeze(1), 0)
+    interface.train()(1.5 * features, edge_index, batch["edge_mask"], batch["node_mask"])
+    for norm in norms:
+        norm.momentum = 0.1
 
 
 def random_batch(sizes: list[int], seed: int = 0, num_nodes: int | None = None, num_edges: int | None = None) -> Batch:
@@ -229,7 +245,7 @@ def reference_entropy(soft: Tensor) -> Tensor:
     return -(torch.xlogy(rows, rows) + torch.xlogy(columns, columns)).sum() / len(soft)
 
 
-def reference_scores(interface: Any, features: list[Tensor], edges: list[Tensor]) -> list[Tensor]:
+def reference_scores(interface: GINInterface, features: list[Tensor], edges: list[Tensor]) -> list[Tensor]:
     """Scores (num_samples, nodes) of each graph by dense matrices, with batch statistics over all nodes of all graphs.
 
     Args:

@@ -1,5 +1,6 @@
 """The five distributions p(g|x): equivariance by coupled noise, ties, padding, and what is not computed."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -9,11 +10,13 @@ from torch import Tensor
 from lps_hf.models import distributions
 from lps_hf.models.batches import encode_batch
 from lps_hf.models.distributions import DistributionSample, PermutationDistribution
+from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.permutations import permutation_entropy
 from tests.models.graph_cases import (
     EQUIVARIANT_KINDS,
     KINDS,
     Batch,
+    calibrate,
     chi_square,
     complete_graph,
     count_orders,
@@ -155,7 +158,11 @@ def test_frame_is_uniform_over_the_orders_that_sort_the_ranks():
 
 def test_learned_is_uniform_over_the_places_of_nodes_that_a_symmetry_exchanges():
     distribution = make_distribution("learned", torch.float32, max_nodes=4)
-    index = draw(distribution, complete_graph(4, copies=2), 6_000)
+    batch = complete_graph(4, copies=2)
+    batch["edge_mask"] = torch.zeros_like(batch["edge_mask"])
+    entropy = sample(distribution, batch, distribution.draw_noise(batch["node_mask"], 10)).entropy
+    assert entropy.detach() < 0.75 * 2 * math.log(4)  # that of tied nodes is 2 log 4
+    index = draw(distribution, batch, 6_000)
     for graph in range(2):
         assert abs(chi_square(count_orders(index[graph]))) < 4
 
@@ -182,7 +189,7 @@ def share_of_pairs_in_stored_order(index: Tensor) -> float:
     return float((ranks[..., first] < ranks[..., second]).double().mean())
 
 
-@pytest.mark.parametrize("kind", ["canonical", "frame", "haar", "learned"])
+@pytest.mark.parametrize("kind", ["canonical", "frame", "haar"])
 @every_dtype
 def test_many_tied_nodes_do_not_leak_the_stored_order(kind, dtype):
     # Where the noise that breaks ties has few different values, it ties itself now and then.
@@ -205,13 +212,29 @@ def test_autocast_does_not_change_the_permutations(kind):
     assert mixed.elements.soft.dtype == mixed.entropy.dtype == torch.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_half_precision_interface_does_not_leak_the_stored_order(dtype):
-    # Half precision is rounded so coarsely that other sums of the same numbers differ: ties are wider there.
-    distribution = make_distribution("canonical", dtype, max_nodes=24)
-    batch, nodes, draws = complete_graph(24), 24, 4_000
-    deviation = ((2 * nodes + 5) / (18 * nodes * (nodes - 1)) / draws) ** 0.5
-    assert abs(share_of_pairs_in_stored_order(draw(distribution, batch, draws)[0]) - 0.5) < 4 * deviation
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_tied_nodes_whose_sums_round_differently_come_in_random_order(training):
+    # Two copies of one graph, stored in other orders: the scores of a node and its copy differ by rounding alone.
+    size, draws = 40, 4_000
+    torch.manual_seed(1)
+    config = tiny_config(distribution="canonical", node_categories=[9], interface_config={"hidden_size": 64})
+    distribution = LPSModel(config).distribution
+    calibrate(distribution.interface)
+    distribution.train(training)
+    # Without noise all samples have the same scores: one is enough.
+    score = distribution.interface.forward
+    distribution.interface.forward = lambda features, *graph: score(features[:, :1], *graph).expand(-1, draws, -1)
+    element, edges = torch.randperm(size), torch.randint(size, (2, 2 * size))
+    categories = torch.randint(9, (size,))
+    copied = torch.cat([categories, torch.empty_like(categories).index_copy_(0, element, categories)])
+    ends = torch.cat([edges, element[edges][:, torch.randperm(2 * size)] + size], dim=1).unsqueeze(0)
+    masks = torch.ones(1, 2 * size, dtype=torch.bool), torch.ones(1, 4 * size, dtype=torch.bool)
+    features = torch.nn.functional.one_hot(copied, 9).float().unsqueeze(0)
+    noise = distribution.draw_noise(masks[0], draws)
+    with torch.no_grad():
+        rank = distribution(masks[0], noise, features, ends, masks[1]).elements.rank[0]
+    deviations = ((rank[:, :size] < rank[:, size:][:, element]).double().mean(0) - 0.5) * 2 * draws**0.5
+    assert deviations.square().mean() < 1 + 4 * (2 / size) ** 0.5
 
 
 def test_noise_scale_multiplies_the_noise():
@@ -234,7 +257,7 @@ def test_soft_permutations_and_entropy_come_with_the_gradient(kind):
     noise = torch.rand(4, 3, 7, distribution.num_noise_channels, dtype=torch.float64)
     drawn = sample(distribution, batch, noise)
     assert drawn.elements.soft.shape == (4, 3, 7, 7)
-    assert float(drawn.entropy) == float(permutation_entropy(drawn.elements.soft, batch["node_mask"]))
+    assert torch.equal(drawn.entropy, permutation_entropy(drawn.elements.soft, batch["node_mask"]))
     # The node of each rank is also the likeliest one in the soft matrix wherever one is clearly ahead.
     clear = drawn.elements.soft > 0.9
     hard = torch.nn.functional.one_hot(drawn.elements.index, 7).mT.bool()

@@ -1,0 +1,185 @@
+"""The shared core of graph classification scripts: their arguments, and model, processor, data and metrics made from them."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import DatasetDict
+from transformers import AutoConfig, HfArgumentParser
+from transformers.trainer_utils import EvalPrediction
+
+from lps_hf.data.graph_rows import fold_splits, infer_graph_config, labels_of, load_graph_dataset
+from lps_hf.evaluation.metrics import compute_metrics_for, prior_baseline
+from lps_hf.models.backbones import vision_tower_config
+from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.modeling_lps import LPSForGraphClassification
+from lps_hf.models.processing_lps import LPSProcessor
+
+from .arguments import LPSTrainingArguments
+
+METRIC_FOR = {
+    "single_label_classification": "accuracy",
+    "multi_label_classification": "average_precision",
+    "regression": "mae",
+}
+
+
+@dataclass
+class ModelArguments:
+    """What to symmetrize, and how."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A symmetrized checkpoint to go on from; the fields below are then its own."}
+    )
+    backbone_name_or_path: str | None = field(
+        default=None, metadata={"help": "Pretrained backbone to symmetrize: a Hub id or a folder."}
+    )
+    backbone_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the backbone."})
+    from_scratch: bool = field(default=False, metadata={"help": "Give the backbone random weights instead of pretrained ones."})
+    group: str = field(default="S_n", metadata={"help": "Symmetry group."})
+    distribution: str = field(default="learned", metadata={"help": "learned, canonical, frame, haar or none."})
+    num_samples: int = field(default=1, metadata={"help": "Group elements per graph in training."})
+    noise_scale: float = field(default=1.0, metadata={"help": "Noise of the learned distribution is Uniform(0, this)."})
+    temperature: float = field(default=0.01, metadata={"help": "Temperature of the soft permutation."})
+    entropy_loss_coef: float = field(default=0.1, metadata={"help": "Weight of the entropy of the soft permutation."})
+    interface_dropout: float = field(default=0.0, metadata={"help": "Dropout of the interface network."})
+    grid_size: int | None = field(default=None, metadata={"help": "The backbone sees grid_size² tokens; default: its own grid."})
+    padding_mode: str = field(default="zero", metadata={"help": "zero, reflect, replicate or circular."})
+    centered_padding: bool = field(default=False, metadata={"help": "Pad on both sides."})
+    patch_dropout: float = field(default=0.0, metadata={"help": "Share of tokens dropped in training."})
+
+    def config_fields(self) -> dict[str, Any]:
+        """The fields that `LPSConfig` has too."""
+        names = {f.name for f in fields(LPSConfig)} & {f.name for f in fields(self)}
+        return {**{name: getattr(self, name) for name in names}, "interface_config": {"dropout": self.interface_dropout}}
+
+
+@dataclass
+class DataArguments:
+    """What to train and evaluate on."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set of graph rows: a Hub id or a folder."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, where it has several."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    fold: int | None = field(default=None, metadata={"help": "Test fold of a seeded stratified cut of the train split."})
+    num_folds: int = field(default=10, metadata={"help": "Number of folds."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many graphs, drawn by the seed."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many graphs of each split."})
+    compare_with_scratch: bool = field(
+        default=False, metadata={"help": "Train a second model with a random backbone on the same budget, and print both."}
+    )
+
+
+@dataclass
+class GraphClassificationTask:
+    """All that a training loop needs."""
+
+    model: LPSForGraphClassification
+    processor: LPSProcessor
+    splits: DatasetDict
+    """`train`, `test` and, where there is one, `validation`."""
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]]
+    metric: str
+    """Name of the figure to report."""
+    baseline: dict[str, float]
+    """The test split's metrics of a prediction that ignores the graph."""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, LPSTrainingArguments]:
+    """Read flags, or one YAML recipe and flags that override it.
+
+    Args:
+        arguments: Command-line arguments; those of the process by default.
+
+    Returns:
+        The three groups of arguments.
+
+    Raises:
+        ValueError: If the recipe has a key that is no flag, or a needed argument is missing.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = HfArgumentParser((ModelArguments, DataArguments, LPSTrainingArguments))
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        recipe = yaml.safe_load(Path(arguments.pop(0)).read_text(encoding="utf-8"))
+        known = {action.dest for action in parser._actions}
+        unknown = sorted(set(recipe) - known)
+        if unknown:
+            raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
+        parser.set_defaults(**recipe)
+    model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(arguments)
+    if data_arguments.dataset_name is None:
+        raise ValueError("dataset_name: expected a Hub id or a folder, got nothing. Give --dataset_name.")
+    if (model_arguments.model_name_or_path is None) == (model_arguments.backbone_name_or_path is None):
+        raise ValueError("model_name_or_path and backbone_name_or_path: expected exactly one of them.")
+    return model_arguments, data_arguments, training_arguments
+
+
+def prepare_task(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    training_arguments: LPSTrainingArguments,
+    from_scratch: bool | None = None,
+) -> GraphClassificationTask:
+    """Load the data, make the model that fits them, its processor and metrics.
+
+    Args:
+        model_arguments: What to symmetrize.
+        data_arguments: What to train on.
+        training_arguments: Gives the seed of folds and subsets, and the number of samples at evaluation.
+        from_scratch: Overrides `model_arguments.from_scratch`.
+
+    Returns:
+        `GraphClassificationTask`.
+
+    Raises:
+        ValueError: If an argument does not fit the data.
+    """
+    seed = training_arguments.seed
+    splits = load_graph_dataset(
+        data_arguments.dataset_name, data_arguments.dataset_config_name, data_arguments.dataset_revision
+    )
+    inferred = infer_graph_config(splits)
+    if training_arguments.num_eval_samples is not None:
+        inferred["num_eval_samples"] = training_arguments.num_eval_samples
+    if data_arguments.fold is not None:
+        splits = fold_splits(splits["train"], data_arguments.fold, data_arguments.num_folds, seed)
+    elif "test" not in splits:
+        raise ValueError(
+            f"dataset {data_arguments.dataset_name!r}: expected a split 'test', got {', '.join(splits)}. Give --fold to cut one."
+        )
+    baseline = prior_baseline(
+        inferred["problem_type"],
+        labels_of(splits["train"], inferred["problem_type"]),
+        labels_of(splits["test"], inferred["problem_type"]),
+    )
+    for split in splits:
+        most = data_arguments.max_train_samples if split == "train" else data_arguments.max_eval_samples
+        if most is not None and most < len(splits[split]):
+            splits[split] = splits[split].shuffle(seed=seed).select(range(most))
+    model = _load_model(model_arguments, inferred, model_arguments.from_scratch if from_scratch is None else from_scratch)
+    return GraphClassificationTask(
+        model=model,
+        processor=LPSProcessor.from_config(model.config),
+        splits=splits,
+        compute_metrics=compute_metrics_for(model.config.problem_type, model.config.num_labels),
+        metric=METRIC_FOR[model.config.problem_type],
+        baseline=baseline,
+    )
+
+
+def _load_model(arguments: ModelArguments, inferred: dict[str, Any], from_scratch: bool) -> LPSForGraphClassification:
+    if arguments.model_name_or_path is not None:
+        return LPSForGraphClassification.from_pretrained(arguments.model_name_or_path)
+    config_fields = {**inferred, **arguments.config_fields()}
+    revision = arguments.backbone_revision
+    if not from_scratch:
+        return LPSForGraphClassification.from_backbone_pretrained(
+            arguments.backbone_name_or_path, revision=revision, **config_fields
+        )
+    backbone_config = AutoConfig.from_pretrained(arguments.backbone_name_or_path, revision=revision or "main")
+    backbone_config = vision_tower_config(backbone_config)
+    backbone_config.dtype = None  # a checkpoint in half precision does not make a new model so
+    return LPSForGraphClassification(LPSConfig(backbone_config=backbone_config, **config_fields))
