@@ -59,7 +59,9 @@ class _RegisterAfterImport(MetaPathFinder, Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        loader = module.__spec__.loader = module.__loader__ = module.__spec__.loader_state
+        spec = module.__spec__
+        assert spec is not None
+        loader = spec.loader = module.__loader__ = spec.loader_state
         loader.exec_module(module)
         _register_in(module)
 

@@ -88,16 +88,18 @@ def equivariance_error(
         raise ValueError(f"num_group_elements: expected at least 1, got {num_group_elements}.")
     was_training = model.training
     model.eval()
-    base: LPSModel = getattr(model, model.base_model_prefix, model)
+    base: LPSModel = model if isinstance(model, LPSModel) else getattr(model, model.base_model_prefix)
     group, output = base.group, base.config.output_representation
     node_mask = batch["node_mask"]
     num_samples = num_samples or base.config.num_eval_samples
     squares, scale = [], 0.0
     for _ in range(num_group_elements):
+        here: dict[str, Any]
+        there: dict[str, Any]
         element = group.haar(node_mask, 1, generator)
         moved = act_on_batch(element.index.squeeze(1), batch)
         if not symmetrized:
-            identity = group.identity(*node_mask.shape[:1], 1, node_mask.shape[1], device=node_mask.device).index
+            identity = group.identity(node_mask.shape[0], 1, node_mask.shape[1], device=node_mask.device).index
             here, there = {"group_elements": identity}, {"group_elements": identity}
         elif coupled:
             noise = base.draw_noise(node_mask, num_samples, generator)

@@ -1,24 +1,21 @@
 """Run transformers' own common model tests on `LPSModel` and `LPSForGraphClassification`.
 
-transformers checks each of its models with one mixin, `ModelTesterMixin`: saving and loading, meta-device initialization,
-dtypes, gradient checkpointing, attention switches, output formats and more. The mixin is not in the wheel but in the source
-distribution, so this script takes it from there; every test that has a meaning for a graph model runs unchanged.
+transformers checks each of its models with one mixin, `ModelTesterMixin`: saving and loading, initialization from the
+meta device, dtypes, gradient checkpointing, attention switches, output formats and more. The mixin is not in the wheel
+but in the source distribution, so this script takes it from there. The tests run unchanged but for those in the two
+dicts below.
 
-    python scripts/run_common_model_tests.py                        # gets the sdist of the installed version with pip
-    python scripts/run_common_model_tests.py transformers-5.23.0    # an unpacked sdist
-    python scripts/run_common_model_tests.py transformers-5.23.0 -k save_load -x    # more arguments go to pytest
+    python scripts/run_common_model_tests.py                         # gets the sdist of the installed version with pip
+    python scripts/run_common_model_tests.py --sdist transformers-5.23.0    # an unpacked one
+    python scripts/run_common_model_tests.py -k save_load -x         # all other arguments go to pytest
 
 It needs pytest and parameterized. The exit code is pytest's: 0 when nothing failed.
 """
 
 import argparse
 import collections
-import copy
-import functools
 import importlib
-import inspect
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -48,23 +45,25 @@ PACKAGE = "transformers_tests"
 """Name under which the sdist's `tests` is imported."""
 
 SKIPPED_TESTS = {
-    "test_model_get_set_embeddings": "The inputs are graphs, so there is no table of input embeddings to get or to set.",
-    "test_load_with_mismatched_shapes": "Half of it resizes a vocabulary, which there is none of; the other half is in the "
-    "overridden test_can_load_ignoring_mismatched_shapes.",
+    "test_model_get_set_embeddings": "The inputs are graphs: there is no table of input embeddings to get or to set.",
+    "test_load_with_mismatched_shapes": "Half of it resizes a vocabulary, which a graph model does not have, and the "
+    "other half is in the overridden test_can_load_ignoring_mismatched_shapes.",
+    "test_sdpa_can_dispatch_non_composite_models": "The configuration is a composite one, and what is tested here is "
+    "in the overridden test_sdpa_can_dispatch_composite_models.",
 }
 """Tests that are not run, and why. What the mixin itself skips is in the summary, with its reason."""
 
 OVERRIDDEN_TESTS = {
-    "test_internal_model_config_and_subconfig_are_same": "The backbone reads tokens as pixels, so it has a copy of its "
-    "configuration with the geometry of the token grid; all the rest has to be the same.",
-    "test_sdpa_can_dispatch_composite_models": "The mixin's looks for a language model and a vision tower; here it is one "
-    "backbone that has to get the attention.",
-    "test_can_set_attention_dynamically_composite_model": "The mixin's looks at configurations only; here the backbone, "
-    "which has its own, has to follow, and without warnings.",
-    "test_can_load_ignoring_mismatched_shapes": "The mixin's looks for the classification layer among the direct children; "
-    "here it is the read-out of the base function.",
-    "test_enable_input_require_grads_with_gradient_checkpointing": "The mixin's looks for a gradient on input embeddings; "
-    "here one has to reach the backbone's layers through reentrant checkpoints although all before them is frozen.",
+    "test_internal_model_config_and_subconfig_are_same": "The backbone reads tokens as pixels, so it has a copy of "
+    "its configuration with the geometry of the token grid; all else has to be the same.",
+    "test_sdpa_can_dispatch_composite_models": "The mixin looks for a language model and a vision tower; here there "
+    "is one backbone, and its layers have to use the requested attention.",
+    "test_can_set_attention_dynamically_composite_model": "The mixin looks at configurations only; here the layers of "
+    "the backbone, which has its own, have to follow too, and without warnings.",
+    "test_can_load_ignoring_mismatched_shapes": "The mixin looks for the classification layer among the direct "
+    "children; here it is the read-out of the base function.",
+    "test_enable_input_require_grads_with_gradient_checkpointing": "The mixin looks for a gradient on input "
+    "embeddings; here one has to reach the first layer through reentrant checkpoints, with all before it frozen.",
 }
 """Tests that run in another form, written in `CommonTests`, and why."""
 
@@ -113,7 +112,7 @@ class LPSModelTester:
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[LPSConfig, dict[str, Any]]:
-        """Return the configuration and a batch of graphs of different sizes, with the noise that makes it deterministic."""
+        """Return the configuration and graphs of different sizes, with noise that makes the model deterministic."""
         config = self.get_config()
         sizes = torch.arange(self.batch_size) % 4 + self.num_nodes - 3
         edge_counts = torch.arange(self.batch_size) % 3 + self.num_edges - 2
@@ -144,7 +143,7 @@ class CommonTests:
 
     additional_model_inputs = ("node_categories", "edge_categories", "node_mask", "edge_mask", "noise")
     test_resize_embeddings = False
-    test_can_init_all_missing_weights_before_2023 = True  # there is no copyright year in the file, but it is a new model
+    test_can_init_all_missing_weights_before_2023 = True  # the file has no copyright year, but the model is a new one
     _is_composite = True
 
     def setUp(self) -> None:
@@ -160,27 +159,25 @@ class CommonTests:
 
     def test_config(self) -> None:
         """Run the tests that transformers has for configurations."""
-        tester = load_config_tester()(
-            self, config_class=LPSConfig, has_text_modality=False, common_properties=["max_nodes"], max_nodes=12, group="S_n"
-        )
-        tester.run_common_tests()
+        options = {"has_text_modality": False, "common_properties": ["max_nodes", "num_labels"]}
+        arguments = {"max_nodes": 12, "node_categories": [5, 3], "num_eval_samples": 2}
+        load_config_tester()(self, config_class=LPSConfig, **options, **arguments).run_common_tests()
 
     def test_internal_model_config_and_subconfig_are_same(self) -> None:
         config = self.model_tester.get_config()
         backbone = self._make_model(config).base_model.base.backbone
         given, own = config.backbone_config.to_dict(), backbone.model.config.to_dict()
         geometry = {"image_size": backbone.grid_size, "patch_size": 1, "num_channels": backbone.hidden_size}
-        own.pop("dtype"), given.pop("dtype")
-        self.assertEqual(own, given | geometry)
+        assert own | {"dtype": None} == given | geometry | {"dtype": None}
 
     def test_sdpa_can_dispatch_composite_models(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self._make_model().save_pretrained(folder)
-            requests = {None: "sdpa", "sdpa": "sdpa", "eager": "eager"}
-            for request, expected in [*requests.items(), ({"backbone_config": "eager"}, "eager")]:
+            requests = ((None, "sdpa"), ("sdpa", "sdpa"), ("eager", "eager"), ({"backbone_config": "eager"}, "eager"))
+            for request, expected in requests:
                 with self.subTest(request):
                     model = self._model_class.from_pretrained(folder, attn_implementation=request)
-                    self.assertEqual(attention_implementations(model), {expected})
+                    assert attention_implementations(model) == {expected}
 
     def test_can_set_attention_dynamically_composite_model(self) -> None:
         super().test_can_set_attention_dynamically_composite_model()
@@ -188,37 +185,36 @@ class CommonTests:
         for request, expected in (("eager", "eager"), ({"backbone_config": "sdpa"}, "sdpa"), ({"": "eager"}, "sdpa")):
             with self.subTest(request), self.assertNoLogs("transformers.modeling_utils", "WARNING"):
                 model.set_attn_implementation(request)
-                self.assertEqual(attention_implementations(model), {expected})
+                assert attention_implementations(model) == {expected}
 
     def test_can_load_ignoring_mismatched_shapes(self) -> None:
         model = self._make_model()
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             for model_class in (self._model_class, AutoModelForSequenceClassification):
-                with self.assertRaises(RuntimeError):
+                with pytest.raises(RuntimeError):
                     model_class.from_pretrained(folder, num_labels=42)
                 loaded = model_class.from_pretrained(folder, num_labels=42, ignore_mismatched_sizes=True)
-                prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
                 saved = model.base_model.state_dict()
                 for name, tensor in loaded.base_model.state_dict().items():
                     if name.startswith("base.readout"):
-                        self.assertEqual(tensor.shape[0], 42, f"{prefix}{name}")
+                        assert tensor.shape[0] == 42, name
                     else:
-                        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=0, msg=f"{prefix}{name} differs")
+                        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=0, msg=f"{name} differs")
 
     def test_enable_input_require_grads_with_gradient_checkpointing(self) -> None:
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         model = self._make_model(config).requires_grad_(False).to(torch_device).train()
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        self.assertEqual(len(layers), self.model_tester.num_hidden_layers)
+        assert len(layers) == self.model_tester.num_hidden_layers
         layers[0].requires_grad_(True)
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": True})
         model.enable_input_require_grads()
         model(**self._prepare_for_class(inputs, self._model_class))[0].square().sum().backward()
         for name, parameter in layers[0].named_parameters():
-            self.assertIsNotNone(parameter.grad, name)
-            self.assertTrue(bool(parameter.grad.isfinite().all()), name)
-        self.assertGreater(sum(float(parameter.grad.abs().sum()) for parameter in layers[0].parameters()), 0)
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+        assert sum(float(parameter.grad.abs().sum()) for parameter in layers[0].parameters()) > 0
 
     @property
     def _model_class(self) -> type[PreTrainedModel]:
@@ -235,7 +231,7 @@ def attention_implementations(model: PreTrainedModel) -> set[str]:
 
 
 def register() -> None:
-    """Make the classes known where the mixin looks them up: the Auto classes, and their static tables of names."""
+    """Make the classes known where the mixin looks them up: the Auto classes and their static tables of names."""
     AutoConfig.register("lps", LPSConfig, exist_ok=True)
     AutoModel.register(LPSConfig, LPSModel, exist_ok=True)
     AutoModelForSequenceClassification.register(LPSConfig, LPSForGraphClassification, exist_ok=True)
@@ -246,8 +242,8 @@ def register() -> None:
 def load_mixin(sdist: Path) -> type:
     """Import `ModelTesterMixin` from an unpacked sdist.
 
-    The sdist's `tests` is imported under another name, beside this project's own, and the modules that its files import
-    but the sdist lacks are replaced by ones that hold no more than the names asked for.
+    The sdist's `tests` is imported under another name, beside this project's own. Modules that its files import but
+    that the sdist lacks are replaced by ones that hold no more than the names asked for.
 
     Args:
         sdist: The folder that has `tests/test_modeling_common.py`.
@@ -279,9 +275,12 @@ def load_config_tester() -> type:
 
 def make_test_cases(mixin: type) -> dict[str, type]:
     """Return one test case for each model class, by name: a test that skips one class must not skip the other."""
-    own = {name for name in vars(CommonTests) if callable(getattr(CommonTests, name)) and hasattr(mixin, name)}
-    if own - {"_prepare_for_class", "setUp"} != set(OVERRIDDEN_TESTS) or not all(hasattr(mixin, name) for name in SKIPPED_TESTS):
-        raise ValueError("OVERRIDDEN_TESTS and SKIPPED_TESTS: expected tests of the mixin, those overridden in CommonTests.")
+    own = {name for name in vars(CommonTests) if name.startswith("test_")}
+    overridden = {name for name in own if callable(getattr(mixin, name, None))}
+    missing = [name for name in SKIPPED_TESTS if not hasattr(mixin, name)]
+    if missing or overridden != set(OVERRIDDEN_TESTS):
+        differing = sorted(overridden.symmetric_difference(OVERRIDDEN_TESTS))
+        raise ValueError(f"SKIPPED_TESTS: not in the mixin: {missing}; OVERRIDDEN_TESTS: not as in code: {differing}.")
     cases = {}
     for model_class in (LPSModel, LPSForGraphClassification):
         attributes: dict[str, Any] = {"all_model_classes": (model_class,), "__module__": __name__}
@@ -352,8 +351,11 @@ def main() -> int:
     Returns:
         pytest's exit code.
     """
-    parser = argparse.ArgumentParser(description="Run transformers' own common model tests on this package's models.")
-    parser.add_argument("sdist", nargs="?", type=Path, help="unpacked transformers sdist; downloaded with pip if left out")
+    description = "Run transformers' own common model tests on this package's models. Other arguments go to pytest."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--sdist", type=Path, help="folder of the unpacked transformers sdist; default: pip downloads it"
+    )
     arguments, pytest_arguments = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         sdist = (arguments.sdist or download_sdist(Path(folder))).resolve()
@@ -362,8 +364,8 @@ def main() -> int:
         os.environ[SDIST_VARIABLE] = str(sdist)
         summary = Summary()
         # Without this project's pytest settings, which are made for its own tests.
-        options = ["-c", os.devnull, "--rootdir", str(Path(__file__).parent), "-p", "no:cacheprovider", "-q", "--no-header"]
-        code = pytest.main([*options, "-W", "ignore", *pytest_arguments, __file__], plugins=[summary])
+        options = ["-c", os.devnull, "--rootdir", str(Path(__file__).parent), "-p", "no:cacheprovider", "-W", "ignore"]
+        code = pytest.main([*options, "-q", "--no-header", *pytest_arguments, __file__], plugins=[summary])
     summary.print()
     return int(code)
 

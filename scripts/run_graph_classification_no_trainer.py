@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The twin of run_graph_classification.py with the training loop in sight: Accelerate in place of the Trainer, same flags.
 
-    accelerate launch scripts/run_graph_classification_no_trainer.py scripts/recipes/mutag.yaml --fold 3
+Example: `accelerate launch scripts/run_graph_classification_no_trainer.py scripts/recipes/mutag.yaml --fold 3`
 """
 
 import json
@@ -48,9 +48,7 @@ def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, 
     set_seed(arguments.seed)
     task = prepare_task(model_arguments, data_arguments, arguments, from_scratch)
     collator = DataCollatorForGraphs(task.processor)
-    train_rows = DataLoader(
-        task.splits["train"], arguments.per_device_train_batch_size, shuffle=True, collate_fn=collator
-    )
+    train_rows = DataLoader(task.splits["train"], arguments.per_device_train_batch_size, shuffle=True, collate_fn=collator)
     test_rows = DataLoader(task.splits["test"], arguments.per_device_eval_batch_size, collate_fn=collator)
 
     # Biases, norms and scalars are not decayed.

@@ -153,9 +153,7 @@ def triangle_regular(num_graphs: int, num_nodes: int = 20, seed: int = 0) -> lis
     return rows
 
 
-def _cubic_graphs(
-    num_nodes: int, rng: np.random.Generator, batch_size: int = 256
-) -> Iterator[tuple[np.ndarray, bool]]:
+def _cubic_graphs(num_nodes: int, rng: np.random.Generator, batch_size: int = 256) -> Iterator[tuple[np.ndarray, bool]]:
     """Draw uniform simple 3-regular graphs without end: (edges of shape `(1.5 * num_nodes, 2)`, has a triangle)."""
     stubs = np.tile(np.repeat(np.arange(num_nodes), 3), (batch_size, 1))
     while True:

@@ -74,9 +74,7 @@ def quickstart_figure(
         ("equivariance['spread']", spread, errors),
     ):
         if left.shape != right.shape or left.ndim != 1 or not len(left):
-            raise ValueError(
-                f"`{name}` must have shape {right.shape}, not empty, got {left.shape}. Give one per point."
-            )
+            raise ValueError(f"`{name}` must have shape {right.shape}, not empty, got {left.shape}. Give one per point.")
     if not (errors > 0).all() or not equivariance["backbone"] > 0:
         raise ValueError(
             f"`equivariance` must have positive errors for a logarithmic axis, got {errors.tolist()} and "
@@ -94,9 +92,7 @@ def quickstart_figure(
     left, right = top.subfigures(1, 2, width_ratios=(1.15, len(orders)))
     # Titles of sub-figures stay on one line where those of axes would follow the shape of the drawing.
     left.suptitle(r"$\bf{a}$   One test graph …", x=0.04, ha="left", fontsize=14, color=INK)
-    right.suptitle(
-        "… as the backbone sees it, in sampled node orders", x=0.08 / len(orders), ha="left", fontsize=14, color=INK
-    )
+    right.suptitle("… as the backbone sees it, in sampled node orders", x=0.08 / len(orders), ha="left", fontsize=14, color=INK)
     graph_axes, matrix_axes = left.subplots(), right.subplots(1, len(orders), squeeze=False)[0]
     loss_axes, error_axes, accuracy_axes = bottom.subplots(1, 3, width_ratios=(1, 1.15, 0.95))
     _draw_graph(graph_axes, matrix_axes, graph, orders)
@@ -120,9 +116,7 @@ def _draw_graph(axes: "Axes", matrix_axes: Sequence["Axes"], graph: Mapping[str,
 
     axes.add_collection(LineCollection(positions[edges.T], colors=GREY, linewidths=1.3, alpha=0.6, zorder=1))
     size = np.clip(3600 / num_nodes, 18, 190)
-    axes.scatter(
-        positions[:, 0], positions[:, 1], s=size, c=colors, edgecolors="white", linewidths=1.2, zorder=2, clip_on=False
-    )
+    axes.scatter(positions[:, 0], positions[:, 1], s=size, c=colors, edgecolors="white", linewidths=1.2, zorder=2, clip_on=False)
     axes.margins(0.06)
     axes.set_aspect("equal", adjustable="datalim")
     axes.axis("off")
@@ -148,9 +142,7 @@ def _draw_loss(axes: "Axes", steps: np.ndarray, losses: np.ndarray) -> None:
         axes.plot(steps, losses, color=BLUE, alpha=0.28, linewidth=1.0, label="as logged")
         # Normalised by the weights inside the record, so that the ends are not drawn towards zero.
         kernel = np.ones(2 * window + 1)
-        smooth = (
-            np.convolve(losses, kernel)[window:-window] / np.convolve(np.ones_like(losses), kernel)[window:-window]
-        )
+        smooth = np.convolve(losses, kernel)[window:-window] / np.convolve(np.ones_like(losses), kernel)[window:-window]
         axes.plot(steps, smooth, color=BLUE, linewidth=2.4, label="running mean")
         axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=11, labelcolor=INK)
     else:
@@ -159,9 +151,7 @@ def _draw_loss(axes: "Axes", steps: np.ndarray, losses: np.ndarray) -> None:
     _frame(axes, "step", "loss")
 
 
-def _draw_equivariance(
-    axes: "Axes", counts: np.ndarray, errors: np.ndarray, spread: np.ndarray, backbone: float
-) -> None:
+def _draw_equivariance(axes: "Axes", counts: np.ndarray, errors: np.ndarray, spread: np.ndarray, backbone: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     _title(axes, "c", "Equivariance error")

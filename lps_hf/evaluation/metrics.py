@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 IGNORED = -100
 
 
-def compute_metrics_for(
-    problem_type: str, num_labels: int | None = None
-) -> "Callable[[EvalPrediction], dict[str, float]]":
+def compute_metrics_for(problem_type: str, num_labels: int | None = None) -> "Callable[[EvalPrediction], dict[str, float]]":
     """Make the `compute_metrics` of a `Trainer` for one problem type.
 
     - `single_label_classification`: `accuracy`; with two classes also `roc_auc`, `average_precision`. Labels of -100
@@ -45,9 +43,7 @@ def compute_metrics_for(
             not finite or if a label is out of range.
     """
     if problem_type not in _METRICS:
-        raise ValueError(
-            f"`problem_type` must be one of {sorted(_METRICS)}, got {problem_type!r}. Set `config.problem_type`."
-        )
+        raise ValueError(f"`problem_type` must be one of {sorted(_METRICS)}, got {problem_type!r}. Set `config.problem_type`.")
 
     def compute_metrics(prediction: "EvalPrediction") -> dict[str, float]:
         logits = np.asarray(_first(prediction.predictions), dtype=np.float64)
@@ -85,9 +81,7 @@ def prior_baseline(problem_type: str, train_labels: Any, eval_labels: Any) -> di
         ValueError: If `problem_type` is unknown, or a label or target has no value at all in the training split.
     """
     if problem_type not in _METRICS:
-        raise ValueError(
-            f"`problem_type` must be one of {sorted(_METRICS)}, got {problem_type!r}. Set `config.problem_type`."
-        )
+        raise ValueError(f"`problem_type` must be one of {sorted(_METRICS)}, got {problem_type!r}. Set `config.problem_type`.")
     train_labels, eval_labels = np.asarray(train_labels), np.asarray(eval_labels)
     if problem_type == "single_label_classification":
         train_labels, eval_labels = train_labels.reshape(-1).astype(int), eval_labels.reshape(-1).astype(int)

@@ -1,36 +1,48 @@
 """Checkpoint folders that carry their code, written in one piece and uploaded as one commit."""
 
 import json
+import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
 
 from lps_hf.auto import AUTO_CLASSES
-from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
-_MODEL_AUTO_CLASSES = {name: auto_class for name, _, auto_class, _ in AUTO_CLASSES}
+_MODEL_AUTO_CLASSES = {name: auto_class for name, room, auto_class, _ in AUTO_CLASSES if room == "modeling_lps"}
+_WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_MARKING = threading.Lock()
 
 
 @contextmanager
-def _carrying_code(model_class: type[LPSPreTrainedModel]) -> Iterator[None]:
+def _carrying_code(model: LPSPreTrainedModel, processor: LPSProcessor) -> Iterator[None]:
     """Mark the classes, so that saving copies the Hub room; only here, or every Trainer checkpoint would copy it too."""
-    marks = {
-        LPSConfig: "AutoConfig",
-        LPSProcessor: "AutoProcessor",
-        model_class: _MODEL_AUTO_CLASSES[model_class.__name__],
+    marks: dict[Any, str] = {
+        type(model): _MODEL_AUTO_CLASSES[type(model).__name__],
+        type(model.config): "AutoConfig",
+        type(processor): "AutoProcessor",
     }
-    try:
-        for cls, auto_class in marks.items():
-            cls._auto_class = auto_class
-        yield
-    finally:
-        for cls in marks:
-            cls._auto_class = None
+    with _MARKING:
+        marks_before = {cls: cls._auto_class for cls in marks}
+        # Saving notes the mark in the object: what is written later, without code, must not claim to carry some.
+        maps_before = [(vars(holder), vars(holder).pop("auto_map", None)) for holder in (model.config, processor)]
+        try:
+            for cls, auto_class in marks.items():
+                cls._auto_class = auto_class
+            yield
+        finally:
+            for cls, auto_class in marks_before.items():
+                cls._auto_class = auto_class
+            for attributes, auto_map in maps_before:
+                attributes.pop("auto_map", None)
+                if auto_map is not None:
+                    attributes["auto_map"] = auto_map
 
 
 def save_checkpoint(model: LPSPreTrainedModel, processor: LPSProcessor, folder: str | Path) -> Path:
@@ -41,13 +53,13 @@ def save_checkpoint(model: LPSPreTrainedModel, processor: LPSProcessor, folder: 
     Args:
         model: The model.
         processor: Its processor.
-        folder: Where to write. Files of other names that are there already stay.
+        folder: Where to write. Files of other names that are there already stay, but for the weights of an older checkpoint.
 
     Returns:
         `pathlib.Path`: The folder.
 
     Raises:
-        ValueError: If `folder` is a file, or the model's class has no Auto class.
+        ValueError: If `folder` is a file, the model's class has no Auto class, or the processor is of another kind.
         OSError: If it cannot be written; the folder is then as it was.
     """
     folder = Path(folder)
@@ -55,31 +67,48 @@ def save_checkpoint(model: LPSPreTrainedModel, processor: LPSProcessor, folder: 
         raise ValueError(f"folder: expected a folder, got the file {folder}. Choose another name.")
     if type(model).__name__ not in _MODEL_AUTO_CLASSES:
         raise ValueError(f"model: expected one of {', '.join(_MODEL_AUTO_CLASSES)}, got {type(model).__name__}.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        new = Path(temporary) / folder.name
-        with _carrying_code(type(model)):
+    if type(processor).__name__ != LPSProcessor.__name__:
+        raise ValueError(f"processor: expected an {LPSProcessor.__name__}, got {type(processor).__name__}.")
+    there_already = folder.exists()
+    # On the disk of the folder, so that files can be moved: a folder that exists may be a disk of its own.
+    nearby = folder if there_already else folder.parent
+    nearby.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=nearby, prefix=".lps-hf-") as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        with _carrying_code(model, processor):
             model.save_pretrained(new)
             processor.save_pretrained(new)
         _add_base_model_to_auto_map(new / "config.json")
-        if not folder.exists():
+        if there_already:
+            _exchange(new, folder, old)
+        else:
             new.rename(folder)
-            return folder
-        names = {file.name for file in new.iterdir()}
-        # The weights last: whoever sees new weights sees the configuration that belongs to them.
-        for name in sorted(names, key=lambda name: name.endswith(".safetensors")):
-            (new / name).replace(folder / name)
-        # Weights in another number of shards would be found before the new ones.
-        for file in folder.glob("model*.safetensors*"):
-            if file.name not in names:
-                file.unlink()
     return folder
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    """Move all files of `new` to `folder`, and what they replace to `old`; if one move fails, undo those before it."""
+    old.mkdir()
+    # The weights last: nobody finds new weights beside an old configuration.
+    names = sorted((file.name for file in new.iterdir()), key=lambda name: (bool(_WEIGHTS_FILE.fullmatch(name)), name))
+    # Weights in another number of shards would be found before the new ones.
+    replaced = {file.name for file in folder.iterdir() if file.name in names or _WEIGHTS_FILE.fullmatch(file.name)}
+    moves = [(folder / name, old / name) for name in replaced] + [(new / name, folder / name) for name in names]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
 
 
 def _add_base_model_to_auto_map(config_file: Path) -> None:
     """Let `AutoModel` find the symmetrized function of a task checkpoint without the package, as it does with it."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["auto_map"].setdefault("AutoModel", "modeling_lps.LPSModel")
+    config["auto_map"]["AutoModel"] = "modeling_lps.LPSModel"
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -108,12 +137,20 @@ def publish(
         `CommitInfo`: with the commit's hash (`oid`), to load this very state later with `revision=`.
 
     Raises:
+        ValueError: As `save_checkpoint`; nothing has then been sent.
         huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
     """
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lps-hf-") as temporary:
         folder = save_checkpoint(model, processor, Path(temporary) / "checkpoint")
-        return api.upload_folder(folder_path=folder, repo_id=repo_id, revision=revision, commit_message=commit_message)
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        return api.upload_folder(
+            folder_path=folder,
+            repo_id=repo_id,
+            revision=revision,
+            commit_message=commit_message,
+            # Weights in another number of shards; what is uploaded now is not deleted.
+            delete_patterns=["model.safetensors*", "model-*-of-*.safetensors"],
+        )

@@ -91,7 +91,7 @@ class TokenInput(nn.Module):
     """Stands where a family's patch convolution or word table was and hands tokens on unchanged.
 
     The buffer `weight` carries the dtype, which several families read there before their first layer, and gives their
-    weight initialization something to fill. Its values are never used and never saved.
+    weight initialization something to take. It has no values: nothing to save, and nothing that could stay unfilled.
     """
 
     # Never true: once it is, ViT-MAE (transformers 5.23) leaves its class token and positions uninitialized.
@@ -99,7 +99,7 @@ class TokenInput(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(1, 1), persistent=False)
+        self.register_buffer("weight", torch.zeros(1, 0), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return `tokens`."""
@@ -253,9 +253,7 @@ class Backbone(nn.Module):
         source = getattr(pretrained, "vision_model", pretrained)
         given, expected = (getattr(model.config, "model_type", None) for model in (source, self.model))
         if given != expected:
-            raise ValueError(
-                f"`pretrained`: expected a {expected!r} model, got {given!r}. Build the backbone with its `config`."
-            )
+            raise ValueError(f"`pretrained`: expected a {expected!r} model, got {given!r}. Build the backbone with its `config`.")
         own = self.model.state_dict()
         left_out = tuple(f"{name}." for name in (self.family.input_path, *self.family.pooling_modules))
         weights, problems = {}, []

@@ -159,7 +159,7 @@ def _encode(
             raise ValueError(f"{field}: expected shape {(*mask.shape, channels)}, got {tuple(features.shape)}.")
         if not features.is_floating_point():
             raise TypeError(f"{field}: expected floating point numbers, got {features.dtype}. Call .float().")
-        if features.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(features.isfinite().all()):
+        if features.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(features[mask].isfinite().all()):
             raise ValueError(f"{field}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
         encoded = features.to(dtype)
     return encoded.masked_fill(~mask.unsqueeze(-1), 0.0)

@@ -87,7 +87,7 @@ class LPSConfig(PreTrainedConfig):
             raise ValueError(f"LPSConfig: unknown key {unknown[0]!r}. Expected one of {fields}, or a transformers option.")
         if isinstance(self.backbone_config, dict):
             if "model_type" not in self.backbone_config:
-                raise ValueError("backbone_config: expected a 'model_type' key such as 'vit', got " f"{self.backbone_config}.")
+                raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {self.backbone_config}.")
             self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)
         unknown = sorted(set(self.interface_config or {}) - set(INTERFACE_DEFAULTS))

@@ -122,6 +122,7 @@ class PermutationDistribution(nn.Module):
             return self._sort_learned_scores(node_mask, noise, node_features, edge_index, edge_mask)
 
     def _sort_learned_scores(self, node_mask, noise, node_features, edge_index, edge_mask) -> DistributionSample:
+        assert self.interface is not None  # `learned` and `canonical` have one
         dtype = self.interface.head.weight.dtype
         features = node_features.to(dtype).unsqueeze(1)
         if self.kind == "learned":
@@ -130,10 +131,11 @@ class PermutationDistribution(nn.Module):
             features = features.expand(-1, noise.shape[1], -1, -1)
         scores = self.interface(features, edge_index, edge_mask, node_mask)
         scores = scores.to(torch.promote_types(dtype, torch.float32)).masked_fill(~node_mask.unsqueeze(1), 0.0)
-        # Above the rounding error of the scores, so that tied nodes come in random order and not in that of the rows.
-        margin = 100 * torch.finfo(scores.dtype).eps * scores.detach().abs().amax(dim=-1, keepdim=True)
-        scores = scores + (margin * noise[..., -1].to(scores.dtype)).masked_fill(~node_mask.unsqueeze(1), 0.0)
-        index = sort_nodes(scores, node_mask)
+        # Far above the rounding error of the scores, so that tied nodes come in random order and not in that of the rows; added
+        # in double precision, where the noise keeps its digits.
+        margin = 1e-9 if scores.dtype == torch.float64 else 1e-4
+        largest = scores.detach().abs().amax(dim=-1, keepdim=True).double()
+        index = sort_nodes(scores.detach().double() + margin * largest * noise[..., -1].double(), node_mask)
         if not (torch.is_grad_enabled() and scores.requires_grad):
             return DistributionSample(Permutation(index), None)
         scores = scores / torch.linalg.vector_norm(scores, dim=-1, keepdim=True).clamp(min=1e-6)

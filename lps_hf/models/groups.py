@@ -1,22 +1,48 @@
 """Groups and their elements: Haar measure, composition, inverse and action; the registry of group names."""
 
+from abc import ABC, abstractmethod
+from dataclasses import replace
 from itertools import permutations as all_orders
 
 import torch
 from torch import Tensor
 
 from .permutations import compose, inverse, permute, sort_nodes
-from .representations import EdgeField, Field, Permutation, Representation
+from .representations import EdgeField, FieldType, Permutation, Representation
 
 
-class Group:
+class Group(ABC):
     """What every group knows. Elements are values with leading shape `(batch, num_samples)`; nothing is stored here.
 
-    Subclasses define `name`, the axis `letters` they act on, and the methods below. `compose(g, h)` applies h first.
+    Subclasses define `name`, the axis `letters` they act on, and the abstract methods. `compose(g, h)` applies h first.
     """
 
     name: str
     letters: frozenset[str]
+
+    @abstractmethod
+    def identity(self, batch: int, num_samples: int, num_nodes: int, device: torch.device | None = None) -> Permutation:
+        """The identity, with leading shape `(batch, num_samples)`."""
+
+    @abstractmethod
+    def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Permutation:
+        """Draw from the Haar measure, with leading shape `(batch, num_samples)`."""
+
+    @abstractmethod
+    def compose(self, left: Permutation, right: Permutation) -> Permutation:
+        """Compose elements, `right` acts first."""
+
+    @abstractmethod
+    def inverse(self, elements: Permutation) -> Permutation:
+        """Invert elements."""
+
+    @abstractmethod
+    def act(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
+        """Apply the action ρ(g)."""
+
+    @abstractmethod
+    def act_inverse(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
+        """Apply ρ(g)⁻¹."""
 
     def check_acts_on(self, representation: Representation, argument: str) -> None:
         """Refuse a representation with an axis that this group does not act on.
@@ -79,7 +105,7 @@ class SymmetricGroup(Group):
         """Invert elements."""
         return Permutation(inverse(elements.index))
 
-    def act(self, elements: Permutation, field: Field, representation: Representation) -> Field:
+    def act(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
         """Apply the action ρ(g): node i moves to place g(i) on every node axis.
 
         Args:
@@ -97,16 +123,16 @@ class SymmetricGroup(Group):
             return self.act_inverse(self.inverse(elements), field, representation)
         return self._permute_axes(elements, field, representation, transpose=False)
 
-    def act_inverse(self, elements: Permutation, field: Field, representation: Representation) -> Field:
+    def act_inverse(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
         """Apply ρ(g)⁻¹; same arguments as `act`. A gradient reaches the elements' soft matrix."""
         if isinstance(field, EdgeField):
             self.check_acts_on(representation, "representation")
             if field.permutation is not None:
                 elements = self.compose(field.permutation, elements)
-            return field._replace(permutation=elements)
+            return replace(field, permutation=elements)
         return self._permute_axes(elements, field, representation, transpose=True)
 
-    def _permute_axes(self, elements: Permutation, field: Tensor, representation: Representation, transpose: bool):
+    def _permute_axes(self, elements: Permutation, field: Tensor, representation: Representation, transpose: bool) -> Tensor:
         self.check_acts_on(representation, "representation")
         for position, axis in enumerate(representation.axes):
             if axis == "n":

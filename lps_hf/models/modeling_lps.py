@@ -176,12 +176,12 @@ class LPSPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a checkpoint, as `PreTrainedModel.from_pretrained`, but refuse one whose weights do not fit its configuration.
 
-        transformers fills missing weights with random ones and logs it; a symmetrized model with a random part gives wrong answers.
+        transformers fills missing weights with random ones and logs it; a model with a random part gives wrong answers.
 
         Args:
             args: See there.
-            output_loading_info: See there.
-            kwargs: See there; with `state_dict` of your own or `ignore_mismatched_sizes=True` nothing is refused.
+            output_loading_info: See there; whoever asks for the report judges it, so nothing is refused.
+            kwargs: See there; with `state_dict` of your own or `ignore_mismatched_sizes=True` nothing is refused either.
 
         Returns:
             The model in evaluation mode, or with `output_loading_info=True` a tuple of it and the loading report.
@@ -190,14 +190,15 @@ class LPSPreTrainedModel(PreTrainedModel):
             ValueError: If weights are missing or left over: names them.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        if kwargs.get("state_dict") is None and not kwargs.get("ignore_mismatched_sizes"):
+        judged_by_caller = output_loading_info or kwargs.get("ignore_mismatched_sizes")
+        if kwargs.get("state_dict") is None and not judged_by_caller:
             for kind, meaning in (("missing_keys", "lacks weights"), ("unexpected_keys", "has weights too many")):
                 keys = sorted(report[kind])
                 if keys:
                     raise ValueError(
                         f"{args[0] if args else 'checkpoint'}: expected the weights that config.json describes, but the file "
-                        f"{meaning}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}. Config and weights are of different models; "
-                        "save both again with save_pretrained."
+                        f"{meaning}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}. Config and weights are of different "
+                        "models; save both again with save_pretrained."
                     )
         return (model, report) if output_loading_info else model
 
@@ -389,9 +390,7 @@ class LPSModel(LPSPreTrainedModel):
             raise ValueError(f"noise: expected shape ({batch}, num_samples, {nodes}, {channels}), got {tuple(noise.shape)}.")
         self._check_sample_count("noise", noise, num_samples)
 
-    def _check_group_elements(
-        self, index: Tensor, node_mask: Tensor, num_samples: int | None, noise: Tensor | None
-    ) -> None:
+    def _check_group_elements(self, index: Tensor, node_mask: Tensor, num_samples: int | None, noise: Tensor | None) -> None:
         batch, nodes = node_mask.shape
         if noise is not None:
             raise ValueError("group_elements and noise: expected one of them, got both.")

@@ -1,5 +1,7 @@
 """Permutations as index tensors: SoftSort with Sinkhorn, its entropy, and the straight-through gather."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -31,9 +33,7 @@ def sort_nodes(scores: Tensor, node_mask: Tensor) -> Tensor:
     return masked.sort(dim=-1, descending=True, stable=True).indices
 
 
-def soft_permutation(
-    scores: Tensor, index: Tensor, node_mask: Tensor, temperature: float, num_iterations: int = 20
-) -> Tensor:
+def soft_permutation(scores: Tensor, index: Tensor, node_mask: Tensor, temperature: float, num_iterations: int = 20) -> Tensor:
     """Relax a sort to a doubly stochastic matrix: SoftSort logits, then Sinkhorn rounds in the log domain.
 
     The logits are -|s_i - s_(r)| / τ with s_(r) the score at rank r (Prillo and Eisenschlos 2020); each round divides the
@@ -71,7 +71,7 @@ def permutation_entropy(soft: Tensor, node_mask: Tensor) -> Tensor:
     """
     valid = (node_mask.unsqueeze(-1) & node_mask.unsqueeze(-2)).unsqueeze(1)
     clamped = soft.clamp(min=1e-12).masked_fill(~valid, 0.0)
-    total = 0.0
+    total = torch.zeros_like(soft)
     for axis in (-1, -2):
         probability = clamped / clamped.sum(dim=axis, keepdim=True).clamp(min=1e-12)
         # log of 1 on padding: 0 * log(0) would be NaN.
@@ -83,7 +83,7 @@ class _StraightThroughGather(torch.autograd.Function):
     """Forward: a gather. Backward: the gradient of the product with the permutation matrix, handed to the soft matrix."""
 
     @staticmethod
-    def forward(ctx, tensor: Tensor, index: Tensor, soft: Tensor, transpose: bool) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, index: Tensor, soft: Tensor, transpose: bool) -> Tensor:
         place = index if transpose else inverse(index)
         place = place.unsqueeze(-1).expand(*place.shape, tensor.shape[-1])
         ctx.save_for_backward(tensor, place)
@@ -92,7 +92,7 @@ class _StraightThroughGather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         tensor, place = ctx.saved_tensors
         grad_tensor = grad_soft = None
         if ctx.needs_input_grad[0]:

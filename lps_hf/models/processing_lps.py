@@ -25,9 +25,9 @@ def _cached_frame_ranks(edge_bytes: bytes, num_nodes: int) -> np.ndarray:
 class LPSProcessor(ProcessorMixin):
     r"""Turns rows of a graph data set into the batch of `LPSModel` and its heads.
 
-    A row is a dictionary: `edge_index` (two lists of node numbers), `num_nodes`, `node_feat` (one list per node), `edge_attr` (one
-    list per edge) and, where known, the label `y`. Keys that no graph data set of the Hub uses for the graph itself (`smiles`, `id`,
-    …) are left alone. Every row is checked, so that a model never sees an impossible graph.
+    A row is a dictionary: `edge_index` (two lists of node numbers), `num_nodes`, `node_feat` (one list per node), `edge_attr`
+    (one list per edge) and, where known, the label `y`. Keys that say nothing of the graph itself (`smiles`, `id`, …) are left
+    alone. Every row is checked, so that a model never sees an impossible graph.
 
     Args:
         max_nodes (`int`): Largest graph that the model takes.

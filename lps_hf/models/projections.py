@@ -1,7 +1,7 @@
 """Fields to backbone tokens and back, on a grid of t × t tokens (section 3.2 and appendix of arXiv 2306.02866).
 
 A field with two node axes is an image of n_max × n_max pixels, cut into patches; one with one node axis is a sequence, cut
-likewise; one without is added to all tokens. Sizes that the grid does not divide are padded: zero, reflect, replicate or circular.
+likewise; one without is added to all tokens. Sizes that the grid does not divide are padded with zeros or copies.
 """
 
 import torch
@@ -68,14 +68,14 @@ class _EdgePatchProjection(torch.autograd.Function):
         token, pixel, values = token[visible], pixel[visible], features[entries]
         size = (batch * num_samples * grid**2, features.shape[-1] * patch**2)
         image = _sparse_matrix(token, pixel, values[which], size)
-        ctx.save_for_backward(weight, soft, rank, ends, image, token, pixel, which, values, *entries)
+        ctx.save_for_backward(weight, rank, ends, image, token, pixel, which, values, *entries)
         ctx.projection, ctx.features_shape = projection, features.shape
         return torch.sparse.mm(image, weight.flatten(1).t()).view(batch, num_samples, grid**2, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        weight, soft, rank, ends, image, token, pixel, which, values, *entries = ctx.saved_tensors
+        weight, rank, ends, image, token, pixel, which, values, *entries = ctx.saved_tensors
         grad_features = grad_weight = grad_soft = None
         flat = gradient.flatten(0, 2)
         if ctx.needs_input_grad[0]:
@@ -162,7 +162,7 @@ def resize_axis(tensor: Tensor, dim: int, size: int) -> Tensor:
 
 
 class InvariantProjection(nn.Module):
-    """"c" to tokens: a linear layer, the same for every token."""
+    """ "c" to tokens: a linear layer, the same for every token."""
 
     def __init__(self, channels: int, hidden_size: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class InvariantProjection(nn.Module):
 
 
 class NodeProjection(nn.Module):
-    """"n c" to tokens: a convolution along the node axis whose kernel is its stride."""
+    """ "n c" to tokens: a convolution along the node axis whose kernel is its stride."""
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class NodeProjection(nn.Module):
 
 
 class PairProjection(nn.Module):
-    """"n n c" to tokens: a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists."""
+    """ "n n c" to tokens: a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists."""
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ invariant channels. `"n n 3"` is a tensor with three channels for every ordered 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -87,7 +87,8 @@ class Representation:
         return f"Representation({str(self)!r})"
 
 
-class Permutation(NamedTuple):
+@dataclass(frozen=True)
+class Permutation:
     """A batch of permutations g, stored as ranks to nodes, with the soft matrix that carries its gradient.
 
     `index[..., r] = g(r)` is the node that comes to rank r, so `g⁻¹·x = x[index]`.
@@ -104,7 +105,8 @@ class Permutation(NamedTuple):
         return self.index.argsort(dim=-1)
 
 
-class EdgeField(NamedTuple):
+@dataclass(frozen=True)
+class EdgeField:
     """A field with two node axes ("n n c"), given by its non-zero entries, and the permutation it is to be seen through.
 
     Acting on it costs nothing: the permutation is kept beside the list, and whoever reads an end i reads its rank g⁻¹(i).
@@ -118,3 +120,5 @@ class EdgeField(NamedTuple):
 
 
 Field = Tensor | EdgeField
+FieldType = TypeVar("FieldType", Tensor, EdgeField)
+"""Acting on a field gives a field of the same kind."""

@@ -45,10 +45,12 @@ def symmetrize(
     Returns:
         `Estimate`: of shape `(batch, *axes of output)`.
     """
-    turned = {
-        name: group.act_inverse(elements, field.unsqueeze(1) if isinstance(field, Tensor) else field, inputs[name])
-        for name, field in fields.items()
-    }
+    turned: dict[str, Field] = {}
+    for name, field in fields.items():
+        if isinstance(field, Tensor):
+            turned[name] = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
+        else:
+            turned[name] = group.act_inverse(elements, field, inputs[name])
     return estimate(group.act(elements, base(turned), output))
 
 

@@ -138,9 +138,7 @@ def prepare_task(
         ValueError: If an argument does not fit the data.
     """
     seed = training_arguments.seed
-    splits = load_graph_dataset(
-        data_arguments.dataset_name, data_arguments.dataset_config_name, data_arguments.dataset_revision
-    )
+    splits = load_graph_dataset(data_arguments.dataset_name, data_arguments.dataset_config_name, data_arguments.dataset_revision)
     inferred = infer_graph_config(splits)
     if training_arguments.num_eval_samples is not None:
         inferred["num_eval_samples"] = training_arguments.num_eval_samples

@@ -18,6 +18,7 @@ from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSForGraphClassification
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.testing import equivariance_error
+
 from .arguments import LPSTrainingArguments
 from .callbacks import LossProgressCallback
 from .trainer import LPSTrainer
@@ -54,7 +55,12 @@ def run_quickstart(output_dir: str | Path, num_steps: int = 500, seed: int = 0) 
 
     backbone = ViTConfig(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128)
     config = LPSConfig(
-        backbone_config=backbone, group="S_n", max_nodes=NUM_NODES, grid_size=GRID_SIZE, num_labels=len(SKIPS), num_eval_samples=10
+        backbone_config=backbone,
+        group="S_n",
+        max_nodes=NUM_NODES,
+        grid_size=GRID_SIZE,
+        num_labels=len(SKIPS),
+        num_eval_samples=10,
     )
     model, processor = LPSForGraphClassification(config), LPSProcessor.from_config(config)
     print(f"Task: {len(SKIPS)} classes of circular skip links; a 1-WL network can reach {wl1:.1%} at best.")

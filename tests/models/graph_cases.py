@@ -268,9 +268,7 @@ def reference_scores(interface: GINInterface, features: list[Tensor], edges: lis
         lengths = [state.shape[0] * state.shape[1] for state in states]
         return [row.view(*state.shape[:2], -1) for row, state in zip(rows.split(lengths), states, strict=True)]
 
-    states = [
-        torch.cat([interface.virtual_node.expand(feature.shape[0], 1, -1), feature], dim=1) for feature in features
-    ]
+    states = [torch.cat([interface.virtual_node.expand(feature.shape[0], 1, -1), feature], dim=1) for feature in features]
     for layer in interface.layers:
         states = [
             F.linear(matrix @ state + (1 + layer.eps) * state, layer.linear_in.weight, layer.linear_in.bias)
@@ -341,7 +339,10 @@ def reference_forward(model: LPSModel, batch: Batch, noise: Tensor) -> tuple[lis
     features, tensors, edges = reference_encoding(batch, dtype)
     noises = [noise[graph, :, : len(feature)] for graph, feature in enumerate(features)]
     scale = config.noise_scale if config.distribution == "learned" else 0.0
-    noisy = [feature + scale * (noise[..., :-1] if scale else 0.0 * noise[..., :1]) for feature, noise in zip(features, noises, strict=True)]
+    noisy = [
+        feature + scale * (noise[..., :-1] if scale else 0.0 * noise[..., :1])
+        for feature, noise in zip(features, noises, strict=True)
+    ]
     scores = reference_scores(model.distribution.interface, noisy, edges)
     outputs, entropies = [], []
     for feature, tensor, score in zip(features, tensors, scores, strict=True):

@@ -31,7 +31,13 @@ NAMED = {
     "path": (undirected([(i, i + 1) for i in range(4)]), 5, 3),
     "cube": (undirected([(a, a ^ (1 << bit)) for a in range(8) for bit in range(3) if a < a ^ (1 << bit)]), 8, 1),
     "petersen": (
-        undirected([*((i, (i + 1) % 5) for i in range(5)), *((i, i + 5) for i in range(5)), *((5 + i, 5 + (i + 2) % 5) for i in range(5))]),
+        undirected(
+            [
+                *((i, (i + 1) % 5) for i in range(5)),
+                *((i, i + 5) for i in range(5)),
+                *((5 + i, 5 + (i + 2) % 5) for i in range(5)),
+            ]
+        ),
         10,
         1,
     ),

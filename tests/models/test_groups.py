@@ -1,6 +1,7 @@
 """S_n: the group axioms, the Haar measure, and the action on dense tensors and edge lists."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,9 +34,6 @@ def random_edges(dtype: torch.dtype = torch.float64) -> EdgeField:
 
 def draw(num_samples: int = 3, seed: int = 0) -> Permutation:
     return GROUP.haar(MASK, num_samples, seeded(seed))
-
-
-# ---- axioms --------------------------------------------------------------------------------------------------------------
 
 
 def test_group_axioms_hold_for_all_of_s4():
@@ -84,9 +82,6 @@ def test_one_element_is_composed_with_many():
     repeated = Permutation(one.index.expand(-1, 3, -1))
     assert torch.equal(GROUP.compose(many, one).index, GROUP.compose(many, repeated).index)
     assert torch.equal(GROUP.compose(one, many).index, GROUP.compose(repeated, many).index)
-
-
-# ---- action --------------------------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -152,13 +147,10 @@ def test_edge_fields_are_acted_on_as_their_dense_tensor(dtype):
 
 def test_the_soft_matrix_is_kept_for_the_gradient():
     soft = torch.rand(len(SIZES), 3, 7, 7, requires_grad=True)
-    elements = draw()._replace(soft=soft)
+    elements = replace(draw(), soft=soft)
     assert GROUP.act_inverse(elements, random_edges(), Representation.parse("n n 2")).permutation.soft is soft
     result = GROUP.act_inverse(elements, random_field("n 3"), Representation.parse("n 3"))
     assert result.requires_grad
-
-
-# ---- Haar ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 50])
@@ -215,9 +207,6 @@ def test_enumerate_lists_every_element_once():
         assert elements.shape == (1, count, size)
         assert elements.unique(dim=1).shape[1] == count
         assert (elements.sort(-1).values == torch.arange(size)).all()
-
-
-# ---- refusals ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 9, -1])

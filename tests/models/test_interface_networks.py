@@ -99,7 +99,10 @@ def test_gradients_agree_with_dense_matrices(training):
     inputs["node_features"].requires_grad_()
     leaves = [*interface.parameters(), inputs["node_features"]]
     weights = torch.randn(3, 2, 7, dtype=torch.float64)
-    parts = [score * weights[graph, :, :size] for graph, (size, score) in enumerate(zip(SIZES, reference(interface, inputs), strict=True))]
+    parts = [
+        score * weights[graph, :, :size]
+        for graph, (size, score) in enumerate(zip(SIZES, reference(interface, inputs), strict=True))
+    ]
     theirs = torch.autograd.grad(sum(part.sum() for part in parts), leaves)
     ours = torch.autograd.grad((interface(**inputs) * weights)[MASK.unsqueeze(1).expand(-1, 2, -1)].sum(), leaves)
     for (name, _), our, their in zip([*interface.named_parameters(), ("features", None)], ours, theirs, strict=True):
