@@ -40,8 +40,14 @@ class LazyClass:
     def __init__(self, module: str, name: str) -> None:
         self.__module__, self.__name__, self.__qualname__ = module, name, name
 
+    def _resolve(self) -> type:
+        return getattr(import_module(self.__module__), self.__name__)
+
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(getattr(import_module(self.__module__), self.__name__), attribute)
+        return getattr(self._resolve(), attribute)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return (self._resolve(),)
 
 
 class _RegisterAfterImport(MetaPathFinder, Loader):

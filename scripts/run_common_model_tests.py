@@ -353,9 +353,7 @@ def main() -> int:
     """
     description = "Run transformers' own common model tests on this package's models. Other arguments go to pytest."
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--sdist", type=Path, help="folder of the unpacked transformers sdist; default: pip downloads it"
-    )
+    parser.add_argument("--sdist", type=Path, help="folder of the unpacked transformers sdist; default: pip downloads it")
     arguments, pytest_arguments = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         sdist = (arguments.sdist or download_sdist(Path(folder))).resolve()

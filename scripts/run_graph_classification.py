@@ -22,10 +22,11 @@ def main() -> None:
     if data_arguments.compare_with_scratch:
         output_dir = training_arguments.output_dir
         training_arguments.output_dir = str(Path(output_dir) / "scratch")
-        training_arguments.push_to_hub = False
+        training_arguments.push_to_hub, training_arguments.resume_from_checkpoint = False, None
         scratch = train(model_arguments, data_arguments, training_arguments, from_scratch=True)
         results["scratch"] = {key: value for key, value in scratch.items() if key != "baseline"}
-        _write_results(Path(output_dir), results)
+        if training_arguments.process_index == 0:
+            _write_results(Path(output_dir), results)
     metric = results["metric"]
     print(f"\n{'test ' + metric:<28}{results['test'][metric]:.4f}")
     if "scratch" in results:

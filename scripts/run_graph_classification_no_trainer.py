@@ -32,7 +32,8 @@ def main() -> None:
     results = train(accelerator, model_arguments, data_arguments, arguments)
     if data_arguments.compare_with_scratch:
         output_dir = Path(arguments.output_dir)
-        arguments.output_dir, arguments.push_to_hub = str(output_dir / "scratch"), False
+        arguments.output_dir = str(output_dir / "scratch")
+        arguments.push_to_hub, arguments.resume_from_checkpoint = False, None
         scratch = train(accelerator, model_arguments, data_arguments, arguments, from_scratch=True)
         results["scratch"] = {key: value for key, value in scratch.items() if key != "baseline"}
         if accelerator.is_main_process:

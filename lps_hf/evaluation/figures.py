@@ -180,7 +180,7 @@ def _draw_equivariance(axes: "Axes", counts: np.ndarray, errors: np.ndarray, spr
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
-    _frame(axes, "number of samples $k$", "error")
+    _frame(axes, "number of samples $k$", "relative error")
 
 
 def _draw_accuracies(axes: "Axes", accuracies: Mapping[str, float]) -> None:

@@ -104,8 +104,8 @@ class LPSConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LPSConfig":
         """Read what was saved, as `PreTrainedConfig.from_dict` does: keys that nobody here knows become attributes.
 
-        Only arguments are checked for typing mistakes. Other libraries and later versions write keys of their own into a
-        file, which must stay readable.
+        Only arguments are checked for typing mistakes. Other libraries and later versions write keys of their own into
+        a file, which must stay readable.
 
         Args:
             config_dict: The content of `config.json`.
@@ -117,7 +117,7 @@ class LPSConfig(PreTrainedConfig):
         known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
         others = {key: value for key, value in config_dict.items() if key not in known}
         if others:
-            logger.warning(f"LPSConfig: keys that this version does not know and does not use: {', '.join(sorted(others))}.")
+            logger.warning(f"LPSConfig: keys that this version does not know nor use: {', '.join(sorted(others))}.")
         result = super().from_dict({key: value for key, value in config_dict.items() if key in known}, **kwargs)
         config = result[0] if isinstance(result, tuple) else result
         for key, value in others.items():

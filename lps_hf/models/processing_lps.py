@@ -1,6 +1,6 @@
 """The processor: rows in the Hub's graph-row format to the model's batch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +33,9 @@ class LPSProcessor(ProcessorMixin):
         max_nodes (`int`): Largest graph that the model takes.
         node_categories (`list[int]`, *optional*): As in `LPSConfig`.
         edge_categories (`list[int]`, *optional*): As in `LPSConfig`.
-        num_node_channels (`int`, *optional*): Number of real node features; `None` for none.
-        num_edge_channels (`int`, *optional*): Number of real edge features; `None` for none.
+        num_node_channels (`int`, *optional*): Number of real node features; `None` for none. With one channel rows may have real
+            features or none at all: the model then puts its constant, as for a plain graph.
+        num_edge_channels (`int`, *optional*): The same for edges.
         num_labels (`int`): Width of the output, for checking labels.
         problem_type (`str`, *optional*): As in `LPSConfig`; `None` infers it from the labels.
         frame (`bool`): Add `frame_ranks`, once per graph, for distribution `"frame"`.
@@ -68,15 +69,12 @@ class LPSProcessor(ProcessorMixin):
     def from_config(cls, config: LPSConfig) -> "LPSProcessor":
         """Make the processor that fits a model."""
         channels = {name: representation.num_channels for name, representation in config.input_representations.items()}
-        # One channel and no categories is the constant that LPSConfig puts where a data set has no features.
-        constant = config.node_categories is None and channels.get("node_features") == 1
-        plain = config.edge_categories is None and channels.get("edge_features") == 1
         return cls(
             max_nodes=config.max_nodes,
             node_categories=config.node_categories,
             edge_categories=config.edge_categories,
-            num_node_channels=None if config.node_categories or constant else channels.get("node_features"),
-            num_edge_channels=None if config.edge_categories or plain else channels.get("edge_features"),
+            num_node_channels=None if config.node_categories else channels.get("node_features"),
+            num_edge_channels=None if config.edge_categories else channels.get("edge_features"),
             num_labels=config.num_labels,
             problem_type=config.problem_type,
             frame=config.distribution == "frame",
@@ -84,7 +82,7 @@ class LPSProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """The batch keys, without labels."""
+        """The keys that a batch can have, without labels."""
         names = ["edge_index", "node_mask", "edge_mask"]
         for (_, categories_key, features_key), categories, channels in self._feature_kinds():
             names += [categories_key] if categories else [features_key] if channels else []
@@ -116,6 +114,8 @@ class LPSProcessor(ProcessorMixin):
             ValueError: If a row is impossible: says which row and key, what was expected, what was given.
             TypeError: If a row has the wrong type.
         """
+        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+            raise ValueError(f"pad_to_multiple_of: expected at least 1, got {pad_to_multiple_of}.")
         checked = [self._check_row(row, f"row {number}") for number, row in enumerate(_as_rows(rows))]
         if not checked:
             raise ValueError("rows: expected at least one graph, got an empty batch.")
@@ -134,8 +134,8 @@ class LPSProcessor(ProcessorMixin):
             ("edge_features", edges),
             ("frame_ranks", nodes),
         ):
-            if key in checked[0]:
-                batch[key] = _pad([row[key] for row in checked], length)
+            if any(key in row for row in checked):
+                batch[key] = _pad([_feature_of(row, key, number) for number, row in enumerate(checked)], length)
         labelled = ["labels" in row for row in checked]
         if all(labelled):
             batch["labels"] = np.stack([row["labels"] for row in checked])
@@ -152,27 +152,30 @@ class LPSProcessor(ProcessorMixin):
         checked = self._check_graph(row, where)
         counts = {"node_feat": checked["num_nodes"], "edge_attr": checked["edge_index"].shape[1]}
         for (row_key, categories_key, features_key), categories, channels in self._feature_kinds():
-            given = row.get(row_key)
-            if categories or channels:
-                if given is None:
-                    raise ValueError(f"{where}: expected the key {row_key!r}, got only {sorted(row)}.")
-                array = _as_array(given, f"{where}: {row_key}")
-                width = len(categories) if categories else channels
-                # A graph without edges has an empty list of features, whose width cannot be seen.
-                array = array.reshape(0, width) if array.size == 0 and counts[row_key] == 0 else array
-                if array.shape != (counts[row_key], width):
-                    raise ValueError(f"{where}: {row_key}: expected shape {(counts[row_key], width)}, got {array.shape}.")
-                if categories:
-                    checked[categories_key] = self._check_categories(array, categories, f"{where}: {row_key}")
-                else:
-                    if not np.isfinite(array).all():
-                        raise ValueError(f"{where}: {row_key}: expected finite numbers, got NaN or infinity.")
-                    checked[features_key] = array.astype(np.float32)
-            elif given is not None and len(given) and not (row_key == "node_feat" and _is_constant(given)):
-                raise ValueError(
-                    f"{where}: {row_key}: this model reads no such features. Remove the column, or build the model with "
-                    f"{categories_key}."
-                )
+            place, given = f"{where}: {row_key}", row.get(row_key)
+            if given is None and not categories and channels in (None, 1):
+                continue
+            if given is None:
+                raise ValueError(f"{where}: expected the key {row_key!r}, got only {sorted(row)}.")
+            array = _as_array(given, place)
+            if not categories and (channels is None or (channels == 1 and array.dtype.kind != "f")):
+                if array.size and not (row_key == "node_feat" and _is_constant(array)):
+                    kind = "features" if channels is None else "categories"
+                    raise ValueError(
+                        f"{place}: this model reads no such {kind}. Remove the column, or build the model with {categories_key}."
+                    )
+                continue
+            width = len(categories) if categories else channels
+            # A graph without edges has an empty list of features, whose width cannot be seen.
+            array = array.reshape(0, width) if array.size == 0 and counts[row_key] == 0 else array
+            if array.shape != (counts[row_key], width):
+                raise ValueError(f"{place}: expected shape {(counts[row_key], width)}, got {array.shape}.")
+            if categories:
+                checked[categories_key] = self._check_categories(array, categories, place)
+            else:
+                checked[features_key] = _as_float32(array)
+                if not np.isfinite(checked[features_key]).all():
+                    raise ValueError(f"{place}: expected finite float32 numbers, got NaN, infinity or larger ones.")
         if self.frame:
             ranks = row.get("frame_ranks")
             if ranks is None:
@@ -201,11 +204,15 @@ class LPSProcessor(ProcessorMixin):
         num_nodes = row.get("num_nodes")
         if num_nodes is None:
             if row.get("node_feat") is None:
-                raise ValueError(f"{where}: expected the key 'num_nodes' or 'node_feat', got only {sorted(row)}.")
-            num_nodes = len(row["node_feat"])
-        if isinstance(num_nodes, bool) or int(num_nodes) != num_nodes:
+                raise ValueError(
+                    f"{where}: expected the key 'num_nodes' or 'node_feat', got only {sorted(row)}. If a Trainer dropped it, set "
+                    "remove_unused_columns=False."
+                )
+            num_nodes = len(np.atleast_1d(_as_array(row["node_feat"], f"{where}: node_feat")))
+        count = _as_array(num_nodes, f"{where}: num_nodes")
+        if count.ndim or count.dtype.kind == "b" or not np.isfinite(count) or count != count.round():
             raise TypeError(f"{where}: num_nodes: expected a whole number, got {num_nodes!r}.")
-        num_nodes = int(num_nodes)
+        num_nodes = int(count)
         if num_nodes < 1:
             raise ValueError(f"{where}: num_nodes: expected at least 1, got {num_nodes}.")
         if num_nodes > self.max_nodes:
@@ -235,36 +242,54 @@ class LPSProcessor(ProcessorMixin):
         return array
 
     def _check_label(self, label: Any, where: str) -> np.ndarray:
-        array = _as_array([np.nan if value is None else value for value in np.atleast_1d(np.asarray(label, dtype=object))], where)
+        values = np.atleast_1d(np.asarray(label, dtype=object))
+        # Data sets made with PyG keep the labels of a graph as a matrix of one row.
+        values = values[0] if values.ndim == 2 and len(values) == 1 else values
+        array = _as_array([np.nan if value is None else value for value in values], where)
         several = self.problem_type in ("multi_label_classification", "regression") or (
             self.problem_type is None and (self.num_labels == 1 or array.dtype.kind == "f")
         )
         expected = self.num_labels if several else 1
         if array.shape != (expected,):
-            raise ValueError(f"{where}: expected {expected} number(s), got shape {array.shape}.")
+            kind = self.problem_type or "this model; problem_type in its config is not set"
+            raise ValueError(f"{where}: expected {expected} number(s) for {kind}, got shape {array.shape}.")
         if several:
-            if np.isinf(array.astype(np.float64)).any():
-                raise ValueError(f"{where}: expected finite numbers, or NaN for missing, got infinity.")
-            known = array[~np.isnan(array.astype(np.float64))]
+            array = _as_float32(array)
+            if np.isinf(array).any():
+                raise ValueError(f"{where}: expected finite float32 numbers, or NaN for missing, got infinity or larger ones.")
+            known = array[~np.isnan(array)]
             if self.problem_type == "multi_label_classification" and not np.isin(known, (0, 1)).all():
                 raise ValueError(f"{where}: expected 0, 1 or NaN for missing, got {known.tolist()}.")
-            return array.astype(np.float32)
-        if array.dtype.kind not in "iub":
+            return array
+        number = -100.0 if np.isnan(array[0]) else float(array[0])
+        if not number.is_integer():
             raise TypeError(f"{where}: expected a class number, got {label!r}.")
-        if not (0 <= array[0] < self.num_labels or array[0] == -100):
-            raise ValueError(f"{where}: expected 0 to {self.num_labels - 1}, or -100 for missing, got {array[0]}.")
-        return array[0].astype(np.int64)
+        if not (0 <= number < self.num_labels or number == -100):
+            raise ValueError(f"{where}: expected 0 to {self.num_labels - 1}, or -100 for missing, got {int(number)}.")
+        return np.array(int(number), dtype=np.int64)
 
 
 def _as_rows(rows: Any) -> list[Mapping[str, Any]]:
     """One row, a list of rows or a dictionary of columns, as a list of rows."""
     if not isinstance(rows, Mapping):
+        if not isinstance(rows, Iterable):
+            raise TypeError(f"rows: expected a list of rows, one row or a dictionary of columns, got {type(rows).__name__}.")
         return list(rows)
-    marker = rows.get("num_nodes", rows.get("node_feat"))
-    is_one_row = np.ndim(marker) == 0 if "num_nodes" in rows else np.ndim(rows.get("edge_index", ())) <= 2
+    given = rows.get("num_nodes") is not None
+    is_one_row = np.ndim(rows["num_nodes"]) == 0 if given else _depth(rows.get("edge_index")) <= 2
     if is_one_row:
         return [rows]
+    lengths = {key: len(values) if isinstance(values, Sized) else 0 for key, values in rows.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"rows: expected columns of one length, got {lengths}.")
     return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+
+
+def _depth(value: Any) -> int:
+    """Number of axes of nested lists, which may be ragged."""
+    if hasattr(value, "ndim") and value.dtype != object:
+        return value.ndim
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list | tuple | np.ndarray) else 0
 
 
 def _as_array(value: Any, where: str) -> np.ndarray:
@@ -277,10 +302,23 @@ def _as_array(value: Any, where: str) -> np.ndarray:
     return array
 
 
-def _is_constant(node_feat: Any) -> bool:
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a number too large becomes infinity, which the caller refuses
+        return array.astype(np.float32)
+
+
+def _is_constant(node_feat: np.ndarray) -> bool:
     """Whether node features say nothing: data sets without any often hold one zero for every node."""
-    array = np.asarray(node_feat)
-    return bool(array.size == 0 or (array == array.flat[0]).all())
+    return bool((node_feat == node_feat.flat[0]).all())
+
+
+def _feature_of(row: dict[str, Any], key: str, number: int) -> np.ndarray:
+    """A feature that other rows of the batch have."""
+    if key in row:
+        return row[key]
+    if key == "edge_features" and not row["edge_index"].size:
+        return np.zeros((0, 1), dtype=np.float32)
+    raise ValueError(f"row {number}: expected real features {key!r} as the other rows have, got none.")
 
 
 def _pad(arrays: list[np.ndarray], length: int) -> np.ndarray:

@@ -162,7 +162,7 @@ def resize_axis(tensor: Tensor, dim: int, size: int) -> Tensor:
 
 
 class InvariantProjection(nn.Module):
-    """ "c" to tokens: a linear layer, the same for every token."""
+    """Tokens from "c": a linear layer, the same for every token."""
 
     def __init__(self, channels: int, hidden_size: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class InvariantProjection(nn.Module):
 
 
 class NodeProjection(nn.Module):
-    """ "n c" to tokens: a convolution along the node axis whose kernel is its stride."""
+    """Tokens from "n c": a convolution along the node axis whose kernel is its stride."""
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()
@@ -187,14 +187,31 @@ class NodeProjection(nn.Module):
         return self.conv(padded.flatten(0, 1).transpose(1, 2)).transpose(1, 2).unflatten(0, field.shape[:2])
 
 
+class _PatchConvolution(nn.Conv2d):
+    """A patch convolution that also takes edge lists; in its own forward, where offloading and adapters expect the weight."""
+
+    def forward(self, image: Tensor | EdgeField, projection: "PairProjection | None" = None) -> Tensor:
+        if not isinstance(image, EdgeField):
+            return super().forward(image)
+        permutation = image.permutation
+        # Sparse products exist in single and double precision only, and sums over many edges want it.
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        soft = None if permutation.soft is None else permutation.soft.to(dtype)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            tokens = _EdgePatchProjection.apply(
+                image.features.to(dtype), self.weight.to(dtype), soft, image.index, permutation.rank, projection
+            )
+        return tokens.to(self.weight.dtype) + self.bias
+
+
 class PairProjection(nn.Module):
-    """ "n n c" to tokens: a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists."""
+    """Tokens from "n n c": a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists."""
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()
         self.axis = PaddedAxis(max_nodes, grid_size, mode, centered)
         self.grid_size, self.patch_size = grid_size, self.axis.patch_size
-        self.conv = nn.Conv2d(channels, hidden_size, self.patch_size, stride=self.patch_size)
+        self.conv = _PatchConvolution(channels, hidden_size, self.patch_size, stride=self.patch_size)
         self.register_buffer("copies", self.make_copies(), persistent=False)
 
     def make_copies(self) -> Tensor:
@@ -203,18 +220,9 @@ class PairProjection(nn.Module):
 
     def forward(self, field: Field) -> Tensor:
         """Project an `EdgeField`, or (batch, num_samples, ranks, ranks, channels), to (batch, num_samples, tokens, hidden)."""
-        weight, bias = self.conv.weight, self.conv.bias
         if isinstance(field, EdgeField):
-            permutation = field.permutation
-            # Sparse products exist in single and double precision only, and sums over many edges want it.
-            dtype = torch.promote_types(weight.dtype, torch.float32)
-            soft = None if permutation.soft is None else permutation.soft.to(dtype)
-            with torch.autocast(weight.device.type, enabled=False):
-                tokens = _EdgePatchProjection.apply(
-                    field.features.to(dtype), weight.to(dtype), soft, field.index, permutation.rank, self
-                )
-            return tokens.to(weight.dtype) + bias
-        padded = self.axis.pad(self.axis.pad(field, dim=2), dim=3).to(weight.dtype)
+            return self.conv(field, self)
+        padded = self.axis.pad(self.axis.pad(field, dim=2), dim=3).to(self.conv.weight.dtype)
         return self.conv(padded.flatten(0, 1).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2).unflatten(0, field.shape[:2])
 
     def pixel_gradient(self, gradient: Tensor, weight: Tensor, num_ranks: int) -> Tensor:
@@ -242,7 +250,7 @@ class PairProjection(nn.Module):
 
 
 class InvariantReadout(nn.Module):
-    """Pooled output to "c": a linear layer."""
+    """The read-out "c": a linear layer on the pooled output."""
 
     def __init__(self, channels: int, hidden_size: int) -> None:
         super().__init__()
@@ -254,7 +262,7 @@ class InvariantReadout(nn.Module):
 
 
 class NodeReadout(nn.Module):
-    """Tokens to "n c": the transposed counterpart of `NodeProjection`."""
+    """The read-out "n c": the transposed counterpart of `NodeProjection`."""
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()
@@ -267,7 +275,7 @@ class NodeReadout(nn.Module):
 
 
 class PairReadout(nn.Module):
-    """Tokens to "n n c": the transposed counterpart of `PairProjection`."""
+    """The read-out "n n c": the transposed counterpart of `PairProjection`."""
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()

@@ -27,6 +27,8 @@ class LPSTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Memory is pinned for copies to an accelerator; without one PyTorch only warns.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         if self.backbone_learning_rate is not None and not self.backbone_learning_rate >= 0:
             raise ValueError(f"backbone_learning_rate: expected a number of at least 0, got {self.backbone_learning_rate}.")
         if self.num_eval_samples is not None and self.num_eval_samples < 1:

@@ -103,7 +103,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser((ModelArguments, DataArguments, LPSTrainingArguments))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
-        recipe = yaml.safe_load(Path(arguments.pop(0)).read_text(encoding="utf-8"))
+        recipe_file = arguments.pop(0)
+        recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
+        if not isinstance(recipe, dict):
+            raise ValueError(f"recipe {recipe_file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
         known = {action.dest for action in parser._actions}
         unknown = sorted(set(recipe) - known)
         if unknown:
@@ -113,7 +116,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     if data_arguments.dataset_name is None:
         raise ValueError("dataset_name: expected a Hub id or a folder, got nothing. Give --dataset_name.")
     if (model_arguments.model_name_or_path is None) == (model_arguments.backbone_name_or_path is None):
-        raise ValueError("model_name_or_path and backbone_name_or_path: expected exactly one of them.")
+        got = "none" if model_arguments.model_name_or_path is None else "both"
+        raise ValueError(f"model_name_or_path and backbone_name_or_path: expected exactly one of them, got {got}.")
+    for name in ("max_train_samples", "max_eval_samples"):
+        if (most := getattr(data_arguments, name)) is not None and most < 1:
+            raise ValueError(f"{name}: expected at least 1, got {most}.")
     return model_arguments, data_arguments, training_arguments
 
 
@@ -142,21 +149,20 @@ def prepare_task(
     inferred = infer_graph_config(splits)
     if training_arguments.num_eval_samples is not None:
         inferred["num_eval_samples"] = training_arguments.num_eval_samples
+    for split in ("train", "test") if data_arguments.fold is None else ("train",):
+        if split not in splits:
+            hint = " Give --fold to cut one." if split == "test" else ""
+            raise ValueError(
+                f"dataset {data_arguments.dataset_name!r}: expected a split {split!r}, got {', '.join(splits)}.{hint}"
+            )
     if data_arguments.fold is not None:
         splits = fold_splits(splits["train"], data_arguments.fold, data_arguments.num_folds, seed)
-    elif "test" not in splits:
-        raise ValueError(
-            f"dataset {data_arguments.dataset_name!r}: expected a split 'test', got {', '.join(splits)}. Give --fold to cut one."
-        )
-    baseline = prior_baseline(
-        inferred["problem_type"],
-        labels_of(splits["train"], inferred["problem_type"]),
-        labels_of(splits["test"], inferred["problem_type"]),
-    )
+    train_labels = labels_of(splits["train"], inferred["problem_type"])
     for split in splits:
         most = data_arguments.max_train_samples if split == "train" else data_arguments.max_eval_samples
         if most is not None and most < len(splits[split]):
             splits[split] = splits[split].shuffle(seed=seed).select(range(most))
+    test_labels = labels_of(splits["test"], inferred["problem_type"])
     model = _load_model(model_arguments, inferred, model_arguments.from_scratch if from_scratch is None else from_scratch)
     return GraphClassificationTask(
         model=model,
@@ -164,13 +170,16 @@ def prepare_task(
         splits=splits,
         compute_metrics=compute_metrics_for(model.config.problem_type, model.config.num_labels),
         metric=METRIC_FOR[model.config.problem_type],
-        baseline=baseline,
+        baseline=prior_baseline(inferred["problem_type"], train_labels, test_labels),
     )
 
 
 def _load_model(arguments: ModelArguments, inferred: dict[str, Any], from_scratch: bool) -> LPSForGraphClassification:
     if arguments.model_name_or_path is not None:
-        return LPSForGraphClassification.from_pretrained(arguments.model_name_or_path)
+        own = {key: value for key, value in inferred.items() if key == "num_eval_samples"}
+        if from_scratch:
+            return LPSForGraphClassification(LPSConfig.from_pretrained(arguments.model_name_or_path, **own))
+        return LPSForGraphClassification.from_pretrained(arguments.model_name_or_path, **own)
     config_fields = {**inferred, **arguments.config_fields()}
     revision = arguments.backbone_revision
     if not from_scratch:

@@ -150,5 +150,4 @@ def _training_arguments(output_dir: Path, num_steps: int, seed: int) -> LPSTrain
         save_strategy="no",
         report_to="none",
         seed=seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
     )

@@ -1,7 +1,7 @@
 """Small graphs, small models and a slow second implementation of everything, for the tests of this folder.
 
-The reference uses dense matrices, one graph at a time and without padding, so nothing of the package's sparse, batched and
-padded arithmetic is shared with it; only the parameters and the backbone are.
+The reference uses dense matrices, one graph at a time and without padding, so nothing of the package's sparse, batched
+and padded arithmetic is shared with it; only the parameters and the backbone are.
 """
 
 from typing import Any
@@ -72,7 +72,7 @@ def tiny_model(
 
 @torch.no_grad()
 def calibrate(interface: GINInterface) -> None:
-    """Set the running statistics to those of random graphs: with foreign ones a small network is dead, all scores equal."""
+    """Set the running statistics to those of random graphs: with foreign ones a small network is dead."""
     batch, parameter = random_batch([3, 5, 8]), interface.head.weight
     norms = [module for module in interface.modules() if isinstance(module, MaskedBatchNorm)]
     for norm in norms:
@@ -142,7 +142,7 @@ def place_nodes(tensor: Tensor, elements: Tensor, dim: int) -> Tensor:
 
 
 def relabel(batch: Batch, elements: Tensor) -> Batch:
-    """The action ρ(g)x on a batch, with g of shape (batch, nodes): node i gets the number g(i). Frame ranks are made anew."""
+    """The action ρ(g)x on a batch, g of shape (batch, nodes): node i gets number g(i). Frame ranks are made anew."""
     result = dict(batch)
     result["node_categories"] = place_nodes(batch["node_categories"], elements, dim=1)
     result["edge_index"] = batch["edge_index"].clone()
@@ -202,9 +202,6 @@ def count_orders(index: Tensor) -> Tensor:
     counts = codes.unique(return_counts=True)[1]
     factorial = int(torch.arange(1, nodes + 1).prod())
     return F.pad(counts, (0, factorial - counts.numel()))
-
-
-# ---- the reference -------------------------------------------------------------------------------------------------------
 
 
 def reference_pad(tensor: Tensor, left: int, right: int, mode: str, dim: int) -> Tensor:
@@ -268,7 +265,9 @@ def reference_scores(interface: GINInterface, features: list[Tensor], edges: lis
         lengths = [state.shape[0] * state.shape[1] for state in states]
         return [row.view(*state.shape[:2], -1) for row, state in zip(rows.split(lengths), states, strict=True)]
 
-    states = [torch.cat([interface.virtual_node.expand(feature.shape[0], 1, -1), feature], dim=1) for feature in features]
+    states = [
+        torch.cat([interface.virtual_node.expand(feature.shape[0], 1, -1), feature], dim=1) for feature in features
+    ]
     for layer in interface.layers:
         states = [
             F.linear(matrix @ state + (1 + layer.eps) * state, layer.linear_in.weight, layer.linear_in.bias)
@@ -337,12 +336,12 @@ def reference_forward(model: LPSModel, batch: Batch, noise: Tensor) -> tuple[lis
     """
     config, dtype = model.config, noise.dtype
     features, tensors, edges = reference_encoding(batch, dtype)
-    noises = [noise[graph, :, : len(feature)] for graph, feature in enumerate(features)]
     scale = config.noise_scale if config.distribution == "learned" else 0.0
-    noisy = [
-        feature + scale * (noise[..., :-1] if scale else 0.0 * noise[..., :1])
-        for feature, noise in zip(features, noises, strict=True)
-    ]
+    noisy = []
+    for graph, feature in enumerate(features):
+        ours = noise[graph, :, : len(feature)]
+        added = scale * ours[..., :-1] if scale else torch.zeros_like(ours[..., :1])
+        noisy.append(feature + added)
     scores = reference_scores(model.distribution.interface, noisy, edges)
     outputs, entropies = [], []
     for feature, tensor, score in zip(features, tensors, scores, strict=True):

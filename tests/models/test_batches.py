@@ -11,7 +11,9 @@ from tests.models.graph_cases import NODE_CATEGORIES, random_batch, tiny_config
 KEYS = ("edge_index", "node_mask", "edge_mask", "node_features", "node_categories", "edge_features", "edge_categories")
 SIZES = [5, 1, 7]
 CATEGORICAL = tiny_config()
-REAL = tiny_config(node_categories=None, edge_categories=None, inputs={"node_features": "n 4", "edge_features": "n n 2"})
+REAL = tiny_config(
+    node_categories=None, edge_categories=None, inputs={"node_features": "n 4", "edge_features": "n n 2"}
+)
 CONSTANT = tiny_config(node_categories=None, edge_categories=None)
 
 
@@ -112,22 +114,42 @@ def changed(batch: dict[str, Tensor], key: str, place: tuple, value: float) -> d
 
 CATEGORIES, FEATURES = random_batch(SIZES), real_batch()
 VALUE_ERRORS = {
-    "nothing": (CATEGORICAL, {"edge_index": CATEGORIES["edge_index"]}, r"node_categories: expected a tensor.*got None"),
+    "nothing": (
+        CATEGORICAL,
+        {"edge_index": CATEGORIES["edge_index"]},
+        r"node_categories: expected a tensor.*got None",
+    ),
     "no real nodes": (REAL, {"edge_index": FEATURES["edge_index"]}, r"node_features: expected a tensor.*got None"),
-    "no graphs": (CATEGORICAL, {key: x[:0] for key, x in CATEGORIES.items()}, r"node_categories: expected at least one"),
+    "no graphs": (
+        CATEGORICAL,
+        {key: x[:0] for key, x in CATEGORIES.items()},
+        r"node_categories: expected at least one",
+    ),
     "no nodes": (
         CATEGORICAL,
         {**CATEGORIES, "node_categories": CATEGORIES["node_categories"][:, :0]},
         r"node_categories: expected at least one graph and one node, got shape \(3, 0",
     ),
-    "no edge list": (CATEGORICAL, {**CATEGORIES, "edge_index": None}, r"edge_index: expected shape \(3, 2, .*got None"),
-    "flat edge list": (CATEGORICAL, {**CATEGORIES, "edge_index": CATEGORIES["edge_index"][0]}, r"edge_index: expected shape"),
+    "no edge list": (
+        CATEGORICAL,
+        {**CATEGORIES, "edge_index": None},
+        r"edge_index: expected shape \(3, 2, .*got None",
+    ),
+    "flat edge list": (
+        CATEGORICAL,
+        {**CATEGORIES, "edge_index": CATEGORIES["edge_index"][0]},
+        r"edge_index: expected shape",
+    ),
     "edge list of other graphs": (
         CATEGORICAL,
         {**CATEGORIES, "edge_index": CATEGORIES["edge_index"][:2]},
         r"edge_index: expected shape \(3, 2, edges\), got \(2, 2, 21\)",
     ),
-    "transposed edge list": (CATEGORICAL, {**CATEGORIES, "edge_index": CATEGORIES["edge_index"].mT}, r"edge_index: expected"),
+    "transposed edge list": (
+        CATEGORICAL,
+        {**CATEGORIES, "edge_index": CATEGORIES["edge_index"].mT},
+        r"edge_index: expected",
+    ),
     "node mask of another shape": (
         CATEGORICAL,
         {**CATEGORIES, "node_mask": CATEGORIES["node_mask"][:, :3]},
@@ -138,15 +160,31 @@ VALUE_ERRORS = {
         {**CATEGORIES, "edge_mask": CATEGORIES["edge_mask"][:, :3]},
         r"edge_mask: expected shape \(3, 21\), got \(3, 3\)",
     ),
-    "padding between nodes": (CATEGORICAL, changed(CATEGORIES, "node_mask", (0, 2), False), r"node_mask: .*padding last"),
-    "graph without nodes": (CATEGORICAL, changed(CATEGORIES, "node_mask", (1, 0), False), r"node_mask: .*graph 1 has none"),
-    "too many nodes": (tiny_config(max_nodes=6), CATEGORIES, r"node_mask: expected at most max_nodes=6 nodes, graph 2 has 7"),
+    "padding between nodes": (
+        CATEGORICAL,
+        changed(CATEGORIES, "node_mask", (0, 2), False),
+        r"node_mask: .*padding last",
+    ),
+    "graph without nodes": (
+        CATEGORICAL,
+        changed(CATEGORIES, "node_mask", (1, 0), False),
+        r"node_mask: .*graph 1 has none",
+    ),
+    "too many nodes": (
+        tiny_config(max_nodes=6),
+        CATEGORIES,
+        r"node_mask: expected at most max_nodes=6 nodes, graph 2 has 7",
+    ),
     "end too large": (
         CATEGORICAL,
         changed(CATEGORIES, "edge_index", (0, 1, 3), 5),
         r"edge_index: graph 0 has 5 nodes, expected node numbers 0 to 4, got 0 to 5",
     ),
-    "negative end": (CATEGORICAL, changed(CATEGORIES, "edge_index", (2, 0, 3), -1), r"edge_index: graph 2 has 7 .*got -1 to"),
+    "negative end": (
+        CATEGORICAL,
+        changed(CATEGORIES, "edge_index", (2, 0, 3), -1),
+        r"edge_index: graph 2 has 7 .*got -1 to",
+    ),
     "features beside categories": (
         CATEGORICAL,
         {**CATEGORIES, "node_features": FEATURES["node_features"]},
@@ -182,19 +220,36 @@ VALUE_ERRORS = {
         changed(CATEGORIES, "edge_categories", (0, 0, 0), -1),
         r"edge_categories: feature 0 has categories 0 to 1, got -1",
     ),
-    "no features": (REAL, {**FEATURES, "edge_features": None}, r"edge_features: expected shape \(3, 21, 2\), got None"),
+    "no features": (
+        REAL,
+        {**FEATURES, "edge_features": None},
+        r"edge_features: expected shape \(3, 21, 2\), got None",
+    ),
     "too few features": (
         REAL,
         {**FEATURES, "node_features": FEATURES["node_features"][..., :3]},
         r"node_features: expected shape \(3, 7, 4\), got \(3, 7, 3\)",
     ),
-    "not a number": (REAL, changed(FEATURES, "node_features", (0, 0, 0), float("nan")), r"node_features: expected finite"),
+    "not a number": (
+        REAL,
+        changed(FEATURES, "node_features", (0, 0, 0), float("nan")),
+        r"node_features: expected finite",
+    ),
     "infinite": (REAL, changed(FEATURES, "edge_features", (0, 0, 0), float("inf")), r"edge_features: expected finite"),
 }
 TYPE_ERRORS = {
-    "edge list": ({**CATEGORIES, "edge_index": CATEGORIES["edge_index"].int()}, r"edge_index: expected int64, got torch.int32"),
-    "node mask": ({**CATEGORIES, "node_mask": CATEGORIES["node_mask"].long()}, r"node_mask: expected bool, got torch.int64"),
-    "edge mask": ({**CATEGORIES, "edge_mask": CATEGORIES["edge_mask"].float()}, r"edge_mask: expected bool, got torch.float32"),
+    "edge list": (
+        {**CATEGORIES, "edge_index": CATEGORIES["edge_index"].int()},
+        r"edge_index: expected int64, got torch.int32",
+    ),
+    "node mask": (
+        {**CATEGORIES, "node_mask": CATEGORIES["node_mask"].long()},
+        r"node_mask: expected bool, got torch.int64",
+    ),
+    "edge mask": (
+        {**CATEGORIES, "edge_mask": CATEGORIES["edge_mask"].float()},
+        r"edge_mask: expected bool, got torch.float32",
+    ),
     "categories": (
         {**CATEGORIES, "node_categories": CATEGORIES["node_categories"].float()},
         r"node_categories: expected int64, got torch.float32",
@@ -217,7 +272,7 @@ def test_wrong_types_are_refused(name):
 
 
 def test_whole_numbers_are_no_real_features():
-    with pytest.raises(TypeError, match="edge_features: expected floating point numbers, got torch.int64"):
+    with pytest.raises(TypeError, match=r"edge_features: expected floating point numbers, got torch.int64"):
         encode(REAL, **{**FEATURES, "edge_features": FEATURES["edge_features"].long()})
 
 

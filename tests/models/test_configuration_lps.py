@@ -69,7 +69,9 @@ def test_a_backbone_may_be_a_dict_of_any_family():
 
 
 def test_what_transformers_adds_is_accepted():
-    config = LPSConfig(id2label={0: "x"}, name_or_path="somewhere", problem_type="regression", attn_implementation="eager")
+    config = LPSConfig(
+        id2label={0: "x"}, name_or_path="somewhere", problem_type="regression", attn_implementation="eager"
+    )
     assert config.num_labels == 1
     assert config.problem_type == "regression"
 
@@ -84,8 +86,14 @@ def test_two_configurations_share_nothing():
 
 VALUE_ERRORS = {
     "unknown key": ({"nonsense": 1}, r"LPSConfig: unknown key 'nonsense'.*max_nodes"),
-    "unknown interface key": ({"interface_config": {"width": 3}}, r"interface_config: unknown key 'width'.*num_layers"),
-    "backbone without a type": ({"backbone_config": {"hidden_size": 3}}, r"backbone_config: expected a 'model_type' key"),
+    "unknown interface key": (
+        {"interface_config": {"width": 3}},
+        r"interface_config: unknown key 'width'.*num_layers",
+    ),
+    "backbone without a type": (
+        {"backbone_config": {"hidden_size": 3}},
+        r"backbone_config: expected a 'model_type' key",
+    ),
     "distribution": ({"distribution": "uniform"}, r"distribution: expected one of 'learned'.*got 'uniform'"),
     "padding mode": ({"padding_mode": "mirror"}, r"padding_mode: expected one of 'zero'.*got 'mirror'"),
     "max_nodes": ({"max_nodes": 0}, r"max_nodes: expected at least 1, got 0"),
@@ -93,7 +101,10 @@ VALUE_ERRORS = {
     "num_eval_samples": ({"num_eval_samples": -1}, r"num_eval_samples: expected at least 1, got -1"),
     "sinkhorn_iterations": ({"sinkhorn_iterations": -1}, r"sinkhorn_iterations: expected at least 0, got -1"),
     "noise_scale": ({"noise_scale": -0.1}, r"noise_scale: expected a number of at least 0, got -0.1"),
-    "noise_scale not a number": ({"noise_scale": float("nan")}, r"noise_scale: expected a number of at least 0, got nan"),
+    "noise_scale not a number": (
+        {"noise_scale": float("nan")},
+        r"noise_scale: expected a number of at least 0, got nan",
+    ),
     "noise_scale of text": ({"noise_scale": "1"}, r"noise_scale: expected a number of at least 0, got '1'"),
     "entropy_loss_coef": ({"entropy_loss_coef": -1}, r"entropy_loss_coef: expected a number of at least 0, got -1"),
     "patch_dropout": ({"patch_dropout": 1.0}, r"patch_dropout: expected a number of at least 0 and below 1, got 1.0"),
@@ -105,7 +116,10 @@ VALUE_ERRORS = {
     "empty category": ({"node_categories": [3, 0]}, r"node_categories: expected a list .*got \[3, 0\]"),
     "category of half": ({"edge_categories": [1.5]}, r"edge_categories: expected a list .*got \[1.5\]"),
     "group": ({"group": "O(3)"}, r"group: expected one of 'S_n', got 'O\(3\)'"),
-    "input axis": ({"inputs": {"node_features": "n v"}}, r"inputs\['node_features'\] 'n v': the group S_n does not act on"),
+    "input axis": (
+        {"inputs": {"node_features": "n v"}},
+        r"inputs\['node_features'\] 'n v': the group S_n does not act on",
+    ),
     "input nonsense": ({"inputs": {"node_features": "n q"}}, r"axis string 'n q': unknown axis 'q'"),
     "output axis": ({"output": "n p"}, r"output 'n p': the group S_n does not act on axis 'p'"),
     "output nonsense": ({"output": "n x"}, r"axis string 'n x': unknown axis 'x'"),

@@ -36,7 +36,9 @@ every_equivariant_kind = pytest.mark.parametrize("kind", EQUIVARIANT_KINDS)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
-def make_distribution(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options) -> PermutationDistribution:
+def make_distribution(
+    kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options
+) -> PermutationDistribution:
     return tiny_model(dtype=dtype, seed=seed, distribution=kind, **options).distribution
 
 
@@ -183,7 +185,7 @@ def test_tied_nodes_come_in_random_order(autocast, dtype):
 
 
 def share_of_pairs_in_stored_order(index: Tensor) -> float:
-    """How often a node comes before another one that is stored behind it; a half on average if the stored order is hidden."""
+    """How often a node comes before one that is stored behind it; a half on average if the stored order is hidden."""
     ranks = index.argsort(-1)
     first, second = torch.triu_indices(ranks.shape[-1], ranks.shape[-1], 1)
     return float((ranks[..., first] < ranks[..., second]).double().mean())

@@ -183,7 +183,9 @@ def test_chi_square_would_notice_a_bias():
 
 def test_haar_has_the_first_and_second_moments_of_the_group():
     index = GROUP.haar(torch.arange(6) < torch.tensor([[4], [6]]), 20_000, seeded(3)).index[0, :, :4]
-    drawn, every = (torch.nn.functional.one_hot(x, 4).double().flatten(1) for x in (index, GROUP.enumerate(4).index[0]))
+    drawn, every = (
+        torch.nn.functional.one_hot(x, 4).double().flatten(1) for x in (index, GROUP.enumerate(4).index[0])
+    )
     assert (drawn.mean(0) - 0.25).abs().max() < 5 * (0.25 * 0.75 / 20_000) ** 0.5
     second, exact = drawn.T @ drawn / 20_000, every.T @ every / 24
     assert ((second - exact).abs() <= 5 * (exact * (1 - exact) / 20_000).sqrt()).all()
@@ -228,5 +230,5 @@ def test_axes_that_s_n_does_not_act_on_are_refused(method, text):
 def test_groups_are_found_by_name():
     assert get_group("S_n") is GROUPS["S_n"]
     assert repr(get_group("S_n")) == "Group('S_n')"
-    with pytest.raises(ValueError, match="group: expected one of 'S_n'.*got 'S_m'"):
+    with pytest.raises(ValueError, match=r"group: expected one of 'S_n'.*got 'S_m'"):
         get_group("S_m")

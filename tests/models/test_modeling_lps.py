@@ -139,7 +139,9 @@ def test_output_and_gradients_agree_with_the_dense_reference(output, mode, cente
     theirs = torch.autograd.grad(sum(losses) + 0.1 * entropy, list(before.parameters()))
     for (name, _), our, their in zip(model.named_parameters(), ours, theirs, strict=True):
         scale = max(1.0, float(their.abs().max()))
-        torch.testing.assert_close(our / scale, their / scale, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            our / scale, their / scale, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}"
+        )
     if max_nodes > 2:
         assert before_gradient(model, theirs) > 1e-4
 
@@ -215,9 +217,13 @@ def test_padding_changes_nothing_in_training():
         result = model(**batch, noise=noise)
         (result.output.square().sum() + result.entropy_loss).backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        results.append({"output": result.output, "entropy": result.entropy_loss, **gradients, **dict(model.named_buffers())})
+        results.append(
+            {"output": result.output, "entropy": result.entropy_loss, **gradients, **dict(model.named_buffers())}
+        )
     for name, tensor in results[0].items():
-        torch.testing.assert_close(results[1][name], tensor, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            results[1][name], tensor, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_the_mean_over_samples_is_the_mean_of_single_samples():
@@ -378,7 +384,9 @@ def test_regression_loss_leaves_missing_labels_out():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_one_number_per_graph_is_regression(shape, dtype):
     predictions, labels = torch.randn(3, 1), torch.tensor([1, 4, -2], dtype=dtype)
-    torch.testing.assert_close(invariant_loss(predictions, labels.view(shape)), F.mse_loss(predictions[:, 0], labels.float()))
+    torch.testing.assert_close(
+        invariant_loss(predictions, labels.view(shape)), F.mse_loss(predictions[:, 0], labels.float())
+    )
 
 
 @pytest.mark.parametrize(
@@ -438,13 +446,37 @@ def forward_errors() -> dict[str, tuple[type, dict, str]]:
         "num_samples of half": (TypeError, {"num_samples": 1.5}, r"num_samples: expected an int, got float 1.5"),
         "num_samples true": (TypeError, {"num_samples": True}, r"num_samples: expected an int, got bool"),
         "no samples": (ValueError, {"num_samples": 0}, r"num_samples: expected at least 1, got 0"),
-        "flat noise": (ValueError, {"noise": noise[0]}, r"noise: expected shape \(4, num_samples, 7, 6\), got \(3, 7, 6\)"),
+        "flat noise": (
+            ValueError,
+            {"noise": noise[0]},
+            r"noise: expected shape \(4, num_samples, 7, 6\), got \(3, 7, 6\)",
+        ),
         "noise channels": (ValueError, {"noise": noise[..., :1]}, r"noise: expected shape .*got \(4, 3, 7, 1\)"),
-        "noise of other nodes": (ValueError, {"noise": noise[:, :, :5]}, r"noise: expected shape .*got \(4, 3, 5, 6\)"),
-        "noise of no sample": (ValueError, {"noise": noise[:, :0]}, r"noise: expected num_samples=at least 1, got 0 samples"),
-        "noise of other samples": (ValueError, {"noise": noise, "num_samples": 2}, r"noise: expected num_samples=2, got 3"),
-        "both": (ValueError, {"noise": noise, "group_elements": identity}, r"group_elements and noise: expected one of them"),
-        "flat elements": (ValueError, {"group_elements": identity[0]}, r"group_elements: expected shape .*got \(3, 7\)"),
+        "noise of other nodes": (
+            ValueError,
+            {"noise": noise[:, :, :5]},
+            r"noise: expected shape .*got \(4, 3, 5, 6\)",
+        ),
+        "noise of no sample": (
+            ValueError,
+            {"noise": noise[:, :0]},
+            r"noise: expected num_samples=at least 1, got 0 samples",
+        ),
+        "noise of other samples": (
+            ValueError,
+            {"noise": noise, "num_samples": 2},
+            r"noise: expected num_samples=2, got 3",
+        ),
+        "both": (
+            ValueError,
+            {"noise": noise, "group_elements": identity},
+            r"group_elements and noise: expected one of them",
+        ),
+        "flat elements": (
+            ValueError,
+            {"group_elements": identity[0]},
+            r"group_elements: expected shape .*got \(3, 7\)",
+        ),
         "elements of other nodes": (
             ValueError,
             {"group_elements": identity[:, :, :5]},
@@ -455,8 +487,16 @@ def forward_errors() -> dict[str, tuple[type, dict, str]]:
             {"group_elements": identity, "num_samples": 2},
             r"group_elements: expected num_samples=2, got 3 samples",
         ),
-        "real elements": (TypeError, {"group_elements": identity.float()}, r"group_elements: expected int64, got torch.float32"),
-        "no permutation": (ValueError, {"group_elements": identity * 0}, r"group_elements: expected permutations of 0 to"),
+        "real elements": (
+            TypeError,
+            {"group_elements": identity.float()},
+            r"group_elements: expected int64, got torch.float32",
+        ),
+        "no permutation": (
+            ValueError,
+            {"group_elements": identity * 0},
+            r"group_elements: expected permutations of 0 to",
+        ),
         "moved padding": (ValueError, {"group_elements": swapped}, r"group_elements: .*leave padding in its place"),
         "bad edges": (ValueError, {"edge_index": torch.full((4, 2, 21), 7)}, r"edge_index: graph 0 has 5 nodes"),
     }
@@ -477,9 +517,12 @@ def test_a_model_of_a_frame_asks_for_ranks():
 
 
 def test_a_model_with_an_unknown_field_says_so():
-    with pytest.raises(ValueError, match="inputs.*'pixels'.*'node_features'"):
+    def make_and_call() -> None:
         model = tiny_model(node_categories=None, inputs={"node_features": "n 1", "pixels": "n 3"})
         model(**{**random_batch(SIZES), "node_categories": None})
+
+    with pytest.raises(ValueError, match=r"inputs.*'pixels'.*'node_features'"):
+        make_and_call()
 
 
 @pytest.mark.parametrize("output", ["n 3", "n n 1"])
@@ -567,14 +610,16 @@ def test_missing_and_unexpected_weights_are_refused(saved, change):
     # transformers fills what is missing with random numbers and says so in a log only.
     path = saved[1] / "model.safetensors"
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="expected the weights that config.json describes.*(readout|stranger)"):
+    with pytest.raises(ValueError, match=r"expected the weights that config.json describes.*(readout|stranger)"):
         LPSForGraphClassification.from_pretrained(saved[1])
 
 
-@pytest.mark.parametrize("values", [{"interface_config": {"hidden_size": 12, "num_layers": 4}}, {"distribution": "haar"}])
+@pytest.mark.parametrize(
+    "values", [{"interface_config": {"hidden_size": 12, "num_layers": 4}}, {"distribution": "haar"}]
+)
 def test_a_config_of_another_model_is_refused(saved, values):
     change_config(saved[1], **values)
-    with pytest.raises(ValueError, match="Config and weights are of different models|has weights too many"):
+    with pytest.raises(ValueError, match=r"distribution.*Config and weights are of different models"):
         LPSForGraphClassification.from_pretrained(saved[1])
 
 

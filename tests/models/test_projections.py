@@ -29,7 +29,7 @@ from lps_hf.models.representations import EdgeField, Permutation, Representation
 from tests.models.graph_cases import NUMPY_PADDING, PADDING_MODES, densify, pad_to_grid, seeded, tiny_config
 
 GRID = 3
-# Below the grid, the grid, beside it, and beside the nine parts of a sequence; 1 pads to more than the axis itself holds.
+# Below the grid, the grid, beside it, and beside the nine parts of a sequence; 1 is padded to more than it holds.
 MAX_NODES = [1, 2, 3, 4, 7, 8, 9, 10]
 every_mode = pytest.mark.parametrize("mode", PADDING_MODES)
 every_side = pytest.mark.parametrize("centered", [False, True], ids=["end", "centred"])
@@ -170,7 +170,7 @@ def test_pair_projection_is_a_convolution_of_the_padded_image(max_nodes, mode, c
 @every_side
 @pytest.mark.parametrize("max_nodes", [1, 2, 3, 7])
 def test_edge_lists_have_the_gradients_of_the_dense_image(max_nodes, mode, centered, ranks):
-    # With respect to weight, bias, entries and, through P in PᵀAP, the soft matrix. The batch's axis may have any length.
+    # For weight, bias, entries and, through P in PᵀAP, the soft matrix. The batch's axis may have any length.
     nodes = {"fewer": max(1, max_nodes - 1), "equal": max_nodes, "more": max_nodes + 2}[ranks]
     size = min(nodes, max_nodes)
     projection = make(PairProjection, max_nodes, mode, centered)
