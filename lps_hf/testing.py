@@ -82,37 +82,40 @@ def equivariance_error(
         `EquivarianceError`.
 
     Raises:
-        ValueError: If `num_group_elements` is less than 1.
+        ValueError: If `num_group_elements` or `num_samples` is less than 1.
     """
-    if num_group_elements < 1:
-        raise ValueError(f"num_group_elements: expected at least 1, got {num_group_elements}.")
-    was_training = model.training
-    model.eval()
     base: LPSModel = model if isinstance(model, LPSModel) else getattr(model, model.base_model_prefix)
     group, output = base.group, base.config.output_representation
     node_mask = batch["node_mask"]
-    num_samples = num_samples or base.config.num_eval_samples
+    num_samples = base.config.num_eval_samples if num_samples is None else num_samples
+    for name, count in (("num_group_elements", num_group_elements), ("num_samples", num_samples)):
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}.")
     squares, scale = [], 0.0
-    for _ in range(num_group_elements):
-        here: dict[str, Any]
-        there: dict[str, Any]
-        element = group.haar(node_mask, 1, generator)
-        moved = act_on_batch(element.index.squeeze(1), batch)
-        if not symmetrized:
-            identity = group.identity(node_mask.shape[0], 1, node_mask.shape[1], device=node_mask.device).index
-            here, there = {"group_elements": identity}, {"group_elements": identity}
-        elif coupled:
-            noise = base.draw_noise(node_mask, num_samples, generator)
-            # The element of each graph acts on all samples of its noise.
-            moved_noise = group.act(Permutation(element.index.expand(-1, num_samples, -1)), noise, _NODE_AXIS)
-            here, there = {"noise": noise}, {"noise": moved_noise}
-        else:
-            here = there = {"num_samples": num_samples, "generator": generator}
-        value = _output_of(model, batch, **here)
-        expected = group.act(element, value.unsqueeze(1), output).squeeze(1)
-        squares.append((_output_of(model, moved, **there) - expected).square().mean())
-        scale += value.square().mean().item() / num_group_elements
-    model.train(was_training)
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(num_group_elements):
+            here: dict[str, Any]
+            there: dict[str, Any]
+            element = group.haar(node_mask, 1, generator)
+            moved = act_on_batch(element.index.squeeze(1), batch)
+            if not symmetrized:
+                identity = group.identity(node_mask.shape[0], 1, node_mask.shape[1], device=node_mask.device).index
+                here, there = {"group_elements": identity}, {"group_elements": identity}
+            elif coupled:
+                noise = base.draw_noise(node_mask, num_samples, generator)
+                # The element of each graph acts on all samples of its noise.
+                moved_noise = group.act(Permutation(element.index.expand(-1, num_samples, -1)), noise, _NODE_AXIS)
+                here, there = {"noise": noise}, {"noise": moved_noise}
+            else:
+                here = there = {"num_samples": num_samples, "generator": generator}
+            value = _output_of(model, batch, **here)
+            expected = group.act(element, value.unsqueeze(1), output).squeeze(1)
+            squares.append((_output_of(model, moved, **there) - expected).square().mean())
+            scale += value.square().mean().item() / num_group_elements
+    finally:
+        model.train(was_training)
     spread = torch.stack(squares).double()
     error = spread.mean().sqrt().item()
     # Delta method: the standard deviation of √m is that of m divided by 2√m.

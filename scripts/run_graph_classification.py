@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import set_seed
 
 from lps_hf import LPSTrainer
-from lps_hf.hub import save_checkpoint
+from lps_hf.hub import publish, save_checkpoint
 from lps_hf.training.graph_classification import ModelArguments, parse_arguments, prepare_task
 
 
@@ -62,8 +62,11 @@ def train(model_arguments: ModelArguments, data_arguments, training_arguments, f
     if trainer.is_world_process_zero():
         save_checkpoint(trainer.model, task.processor, training_arguments.output_dir)
         _write_results(Path(training_arguments.output_dir), results)
-    if training_arguments.push_to_hub:
-        trainer.push_to_hub()
+        if training_arguments.push_to_hub:
+            # Trainer.push_to_hub would leave out the code that the checkpoint needs.
+            repo_id = training_arguments.hub_model_id or Path(training_arguments.output_dir).name
+            private, token = training_arguments.hub_private_repo, training_arguments.hub_token
+            publish(trainer.model, task.processor, repo_id, private=private, token=token)
     return results
 
 

@@ -126,9 +126,8 @@ def _stack(column: str, lists: Iterable[Sequence[Sequence[float]] | None]) -> np
     except ValueError as error:
         raise ValueError(f"column {column!r}: expected lists of one width, got different ones.") from error
     if table.ndim != 2:
-        raise ValueError(
-            f"column {column!r}: expected a list of features per node or edge, got {table.ndim - 1} axes of features."
-        )
+        got = "a single number" if table.ndim == 1 else "nested lists"
+        raise ValueError(f"column {column!r}: expected a list of features per node or edge, got {got}.")
     return table
 
 

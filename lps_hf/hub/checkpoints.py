@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from safetensors import SafetensorError
 
 from lps_hf.auto import AUTO_CLASSES
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
@@ -22,7 +24,7 @@ _MARKING = threading.Lock()
 
 @contextmanager
 def _carrying_code(model: LPSPreTrainedModel, processor: LPSProcessor) -> Iterator[None]:
-    """Mark the classes, so that saving copies the Hub room; only here, or every Trainer checkpoint would copy it too."""
+    """Mark the classes, so that saving copies the Hub room; only here, or every Trainer checkpoint would copy it."""
     marks: dict[Any, str] = {
         type(model): _MODEL_AUTO_CLASSES[type(model).__name__],
         type(model.config): "AutoConfig",
@@ -48,12 +50,12 @@ def _carrying_code(model: LPSPreTrainedModel, processor: LPSProcessor) -> Iterat
 def save_checkpoint(model: LPSPreTrainedModel, processor: LPSProcessor, folder: str | Path) -> Path:
     """Write model, processor and the code they need to a folder, all of it or nothing.
 
-    The folder loads with `trust_remote_code=True` where lps_hf is not installed, and without any flag where it is imported.
+    It loads with `trust_remote_code=True` where lps_hf is not installed, and without any flag where it is imported.
 
     Args:
         model: The model.
         processor: Its processor.
-        folder: Where to write. Files of other names that are there already stay, but for the weights of an older checkpoint.
+        folder: Where to write. Files of other names that are there already stay, unless they are weights of a model.
 
     Returns:
         `pathlib.Path`: The folder.
@@ -75,9 +77,13 @@ def save_checkpoint(model: LPSPreTrainedModel, processor: LPSProcessor, folder: 
     nearby.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=nearby, prefix=".lps-hf-") as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
-        with _carrying_code(model, processor):
-            model.save_pretrained(new)
-            processor.save_pretrained(new)
+        try:
+            with _carrying_code(model, processor):
+                # With names that later versions of transformers read too.
+                model.save_pretrained(new, save_original_format=True)
+                processor.save_pretrained(new)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(f"{folder}: the weights cannot be written. {error}") from error
         _add_base_model_to_auto_map(new / "config.json")
         if there_already:
             _exchange(new, folder, old)
@@ -139,18 +145,24 @@ def publish(
     Raises:
         ValueError: As `save_checkpoint`; nothing has then been sent.
         huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
+        ConnectionError: If it cannot be reached.
     """
     with tempfile.TemporaryDirectory(prefix="lps-hf-") as temporary:
         folder = save_checkpoint(model, processor, Path(temporary) / "checkpoint")
         api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.upload_folder(
-            folder_path=folder,
-            repo_id=repo_id,
-            revision=revision,
-            commit_message=commit_message,
-            # Weights in another number of shards; what is uploaded now is not deleted.
-            delete_patterns=["model.safetensors*", "model-*-of-*.safetensors"],
-        )
+        try:
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if revision is not None:
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            return api.upload_folder(
+                folder_path=folder,
+                repo_id=repo_id,
+                revision=revision,
+                commit_message=commit_message,
+                # Weights in another number of shards; what is uploaded now is not deleted.
+                delete_patterns=["model.safetensors*", "model-*-of-*.safetensors"],
+            )
+        except HfHubHTTPError:
+            raise
+        except HTTPError as error:  # no answer, and no OSError
+            raise ConnectionError(f"{api.endpoint}: expected a Hub there, got no answer. {error}") from error

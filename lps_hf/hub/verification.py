@@ -6,17 +6,20 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 _RELOAD = """
 import sys
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 import lps_hf
 from transformers.utils import logging
 logging.disable_progress_bar()
-folder, inputs, outputs = sys.argv[1:]
+folder, inputs, outputs, num_threads = sys.argv[1:]
+torch.set_num_threads(int(num_threads))
 model = AutoModelForSequenceClassification.from_pretrained(folder)
 save_file({"logits": model(**load_file(inputs)).logits.detach().contiguous()}, outputs)
 """
@@ -38,7 +41,10 @@ def logits_in_fresh_process(folder: str | Path, inputs: Mapping[str, Tensor]) ->
     with tempfile.TemporaryDirectory(prefix="lps-hf-") as temporary:
         files = [str(Path(temporary) / name) for name in ("inputs.safetensors", "outputs.safetensors")]
         save_file({key: tensor.contiguous() for key, tensor in inputs.items()}, files[0])
-        done = subprocess.run([sys.executable, "-c", _RELOAD, str(folder), *files], capture_output=True, text=True)
+        # An absolute path is never taken for a Hub id, and another number of threads would round otherwise.
+        arguments = [str(Path(folder).absolute()), *files, str(torch.get_num_threads())]
+        command = [sys.executable, "-c", _RELOAD, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{folder} could not be loaded in a fresh process:\n{done.stderr}")
         return load_file(files[1])["logits"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -202,6 +202,19 @@ class LPSPreTrainedModel(PreTrainedModel):
                     )
         return (model, report) if output_loading_info else model
 
+    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> None:
+        """Write a checkpoint, as `PreTrainedModel.save_pretrained`, with the names that the parameters have.
+
+        transformers would rename the backbone's parameters to those of its first release, and Trainer, which reads a checkpoint
+        without renaming, would go on from it or end with it (`load_best_model_at_end`) without the weights of any layer.
+
+        Args:
+            args: See there.
+            save_original_format: Use the older names, which every version of transformers can read.
+            kwargs: See there.
+        """
+        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that came with the backbone; all others are new."""
         for module in self.modules():
@@ -240,16 +253,13 @@ class LPSPreTrainedModel(PreTrainedModel):
             ValueError: If the backbone's family is not supported or a config value is wrong.
             OSError: If the backbone cannot be found.
         """
-        backbone = AutoModel.from_pretrained(
-            backbone_name_or_path,
-            revision=revision or "main",
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            dtype=torch.float32,
-        )
-        config = LPSConfig(backbone_config=vision_tower_config(backbone.config), **config_kwargs)
+        hub = {"revision": revision or "main", "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        # The configuration first: a mistake in it should not cost a download.
+        backbone_config = vision_tower_config(AutoConfig.from_pretrained(backbone_name_or_path, **hub))
+        backbone_config.dtype = None  # a checkpoint in half precision does not make the new parts so
+        config = LPSConfig(backbone_config=backbone_config, **config_kwargs)
         config._attn_implementation = attn_implementation
+        backbone = AutoModel.from_pretrained(backbone_name_or_path, dtype=torch.float32, **hub)
         model = cls(config)
         getattr(model, cls.base_model_prefix, model).base.backbone.load_weights_from(backbone)
         if dtype is not None:

@@ -158,7 +158,9 @@ class LPSProcessor(ProcessorMixin):
             if given is None:
                 raise ValueError(f"{where}: expected the key {row_key!r}, got only {sorted(row)}.")
             array = _as_array(given, place)
-            if not categories and (channels is None or (channels == 1 and array.dtype.kind != "f")):
+            # One channel is the constant that the model puts where a data set has no features, or one real number.
+            constant = channels is None or (channels == 1 and (array.size == 0 or array.dtype.kind != "f"))
+            if not categories and constant:
                 if array.size and not (row_key == "node_feat" and _is_constant(array)):
                     kind = "features" if channels is None else "categories"
                     raise ValueError(

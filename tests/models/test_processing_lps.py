@@ -350,7 +350,7 @@ def test_frame_averaging_from_rows_is_invariant():
     processor = LPSProcessor.from_config(model.config)
     # A path with a triangle at one end has no symmetry but the exchange of two nodes of the triangle: two orders.
     edges = np.array([(0, 1), (1, 2), (2, 3), (3, 4), (4, 2)]).T
-    row = {"num_nodes": 5, "node_feat": [[0, 0], [1, 0], [2, 1], [1, 1], [1, 1]], "edge_attr": [[0]] * 10}
+    row = {"num_nodes": 5, "node_feat": [[0, 0], [1, 0], [2, 1], [1, 1], [0, 1]], "edge_attr": [[0]] * 10}
     row["edge_index"] = np.concatenate([edges, edges[::-1]], axis=1)
     ranks = laplacian_frame_ranks(row["edge_index"], 5)
     assert len(set(ranks.tolist())) == 4
@@ -564,7 +564,11 @@ BAD_GRAPHS = {
         TypeError,
         "node_feat: expected whole numbers (categories), got float64.",
     ),
-    "category is missing": (changed(PATH, edge_attr=[[0], [None], [1], [1]]), TypeError, "edge_attr: expected numbers, got object."),
+    "category is missing": (
+        changed(PATH, edge_attr=[[0], [None], [1], [1]]),
+        TypeError,
+        "edge_attr: expected numbers, got object.",
+    ),
     "features of too few nodes": (
         changed(PATH, node_feat=[[0, 1], [2, 0]]),
         ValueError,

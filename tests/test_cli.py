@@ -1,0 +1,115 @@
+"""The command line: what it prints where, and its exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lps_hf import cli
+
+RESULTS = {
+    "test_accuracy": 0.98,
+    "wl1_accuracy": 0.35,
+    "chance_accuracy": 1 / 3,
+    "num_eval_samples": 10,
+    "equivariance_error": 0.123,
+    "equivariance_error_standard_error": 0.004,
+    "backbone_equivariance_error": 0.9,
+    "backbone_equivariance_error_standard_error": 0.01,
+    "seconds": 61.4,
+}
+
+
+@pytest.fixture
+def quickstart(monkeypatch):
+    """Collects the calls of `run_quickstart`, which does nothing; put an exception in `.error` to have it raised."""
+    from transformers.utils import logging
+
+    from lps_hf.training import quickstart as module
+
+    class Recorder:
+        calls, error = [], None
+
+        def __call__(self, *arguments):
+            self.calls.append(arguments)
+            if self.error is not None:
+                raise self.error
+            return RESULTS
+
+    recorder = Recorder()
+    recorder.calls = []
+    monkeypatch.setattr(module, "run_quickstart", recorder)
+    monkeypatch.setattr(logging, "disable_progress_bar", lambda: None)
+    return recorder
+
+
+def test_quickstart_prints_the_figures(quickstart, capsys, tmp_path):
+    assert cli.main(["quickstart", "--output_dir", str(tmp_path), "--steps", "7", "--seed", "3"]) == 0
+    assert quickstart.calls == [(str(tmp_path), 7, 3)]
+    output = capsys.readouterr()
+    assert not output.err
+    for text in ("98.0%", "35.0%", "33.3%", "0.123 ± 0.004", "0.900 ± 0.010", "10 samples", "61 s", str(tmp_path)):
+        assert text in output.out
+
+
+def test_quickstart_has_defaults(quickstart, capsys):
+    assert cli.main(["quickstart"]) == 0
+    assert quickstart.calls == [("quickstart", 500, 0)]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("bad value"), RuntimeError("bad luck")])
+def test_a_job_that_fails_says_why_on_stderr(quickstart, capsys, error):
+    quickstart.error = error
+    assert cli.main(["quickstart"]) == 1
+    output = capsys.readouterr()
+    assert output.err == f"lps-hf: {error}\n"
+    assert not output.out
+
+
+def test_a_defect_is_not_hidden(quickstart):
+    quickstart.error = KeyError("a mistake in the package")
+    with pytest.raises(KeyError):
+        cli.main(["quickstart"])
+
+
+def test_quickstart_without_matplotlib_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["quickstart"]) == 1
+    expected = "lps-hf: quickstart draws a figure and needs matplotlib: pip install 'lps_hf[viz]'.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["quickstart", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["quickstart", "--colour", "red"], "unrecognized arguments: --colour red"),
+    ],
+)
+def test_wrong_arguments_end_with_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert "usage: lps-hf" in output.err
+    assert not output.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["quickstart", "--help"]])
+def test_help_is_printed(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_a_process_without_steps_ends_with_1_and_says_so(tmp_path):
+    command = [sys.executable, "-m", "lps_hf.cli", "quickstart", "--steps", "0", "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "lps-hf: num_steps: expected at least 1, got 0.\n"
+    assert not done.stdout
+    assert not (tmp_path / "out").exists()
