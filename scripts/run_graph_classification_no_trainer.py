@@ -49,7 +49,10 @@ def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, 
     set_seed(arguments.seed)
     task = prepare_task(model_arguments, data_arguments, arguments, from_scratch)
     collator = DataCollatorForGraphs(task.processor)
-    train_rows = DataLoader(task.splits["train"], arguments.per_device_train_batch_size, shuffle=True, collate_fn=collator)
+    order = torch.Generator()
+    train_rows = DataLoader(
+        task.splits["train"], arguments.per_device_train_batch_size, shuffle=True, generator=order, collate_fn=collator
+    )
     test_rows = DataLoader(task.splits["test"], arguments.per_device_eval_batch_size, collate_fn=collator)
 
     # Biases, norms and scalars are not decayed.
@@ -77,10 +80,10 @@ def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, 
     step, epoch = first_step, first_step // steps_per_epoch
     progress = tqdm(total=num_steps, initial=first_step, disable=not accelerator.is_local_main_process)
     while step < num_steps:
-        # A resumed run goes on with the batches that the interrupted one had not seen.
+        # A resumed run goes on with the batches that the interrupted one had not seen: an epoch has an order of its own.
         skipped = (step - epoch * steps_per_epoch) * arguments.gradient_accumulation_steps
         rows = accelerator.skip_first_batches(train_rows, skipped) if skipped else train_rows
-        rows.set_epoch(epoch)
+        order.manual_seed(arguments.seed + epoch)
         model.train()
         for batch in rows:
             with accelerator.accumulate(model):

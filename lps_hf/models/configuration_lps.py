@@ -124,6 +124,13 @@ class LPSConfig(PreTrainedConfig):
             setattr(config, key, value)
         return result
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, without the code that a loaded checkpoint came with: a plain save does not copy it."""
+        values = super().to_dict()
+        if self._auto_class is None:
+            values.pop("auto_map", None)
+        return values
+
     def validate_lps(self) -> None:
         """Check every value, and that they fit each other.
 

@@ -134,7 +134,7 @@ class PermutationDistribution(nn.Module):
         # Far above the rounding error of the scores, so that tied nodes come in random order and not in that of the rows; added
         # in double precision, where the noise keeps its digits.
         margin = 1e-9 if scores.dtype == torch.float64 else 1e-4
-        largest = scores.detach().abs().amax(dim=-1, keepdim=True).double()
+        largest = scores.detach().abs().amax(dim=-1, keepdim=True).double().clamp(min=1e-30)
         index = sort_nodes(scores.detach().double() + margin * largest * noise[..., -1].double(), node_mask)
         if not (torch.is_grad_enabled() and scores.requires_grad):
             return DistributionSample(Permutation(index), None)

@@ -66,6 +66,35 @@ class LPSProcessor(ProcessorMixin):
         self.frame = frame
 
     @classmethod
+    def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read what was saved, as `ProcessorMixin.from_args_and_dict`, but do not take defaults for a file that is missing.
+
+        Args:
+            args: See there.
+            processor_dict: The content of `processor_config.json`.
+            kwargs: See there.
+
+        Returns:
+            The processor, or with `return_unused_kwargs=True` a tuple of it and the arguments it has no field for.
+
+        Raises:
+            OSError: If there was no such file.
+        """
+        if "max_nodes" not in processor_dict and "max_nodes" not in kwargs:
+            raise OSError(
+                "processor_config.json: expected the file of an LPSProcessor, found none. Save it beside the model with "
+                "processor.save_pretrained, or make it with LPSProcessor.from_config(model.config)."
+            )
+        return super().from_args_and_dict(args, processor_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, without the code that a loaded checkpoint came with: a plain save does not copy it."""
+        settings = super().to_dict()
+        if self._auto_class is None:
+            settings.pop("auto_map", None)
+        return settings
+
+    @classmethod
     def from_config(cls, config: LPSConfig) -> "LPSProcessor":
         """Make the processor that fits a model."""
         channels = {name: representation.num_channels for name, representation in config.input_representations.items()}

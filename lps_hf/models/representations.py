@@ -64,7 +64,7 @@ class Representation:
             return text
         if not isinstance(text, str):
             raise TypeError(f"axis string: expected a str such as 'n n 3', got {type(text).__name__} {text!r}.")
-        return cls(tuple(int(axis) if axis.lstrip("-").isdigit() else axis for axis in text.split()))
+        return cls(tuple(int(axis) if axis.removeprefix("-").isdecimal() else axis for axis in text.split()))
 
     def count(self, letter: str) -> int:
         """Number of axes with this letter."""

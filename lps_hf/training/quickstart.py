@@ -95,7 +95,7 @@ def run_quickstart(output_dir: str | Path, num_steps: int = 500, seed: int = 0) 
         inputs["noise"] = model.lps.draw_noise(batch["node_mask"], 4, generator)
         outputs = model(**inputs)
     difference = (logits_in_fresh_process(output_dir, inputs) - outputs.logits).abs().max().item()
-    if not difference == 0:  # NaN is a difference too
+    if difference != 0:  # NaN is a difference too
         raise RuntimeError(f"{output_dir}: the reloaded model's logits differ by {difference:.3g}, expected none.")
 
     history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

@@ -167,7 +167,7 @@ def test_a_split_without_features_stands_beside_one_with_them():
         ({"edge_attr": [[[0, 1], [0]], [[0, 1]]]}, "column 'edge_attr': expected lists of one width, got different ones."),
         (
             {"node_feat": [[0, 1], [1, 1]]},
-            "column 'node_feat': expected a list of features per node or edge, got 0 axes of features.",
+            "column 'node_feat': expected a list of features per node or edge, got a single number.",
         ),
     ],
 )

@@ -371,6 +371,12 @@ def test_saving_again_what_was_loaded(processor, inputs, checkpoint, tmp_path):
     assert config_again == config
 
 
+def test_what_was_loaded_and_is_saved_plainly_claims_no_code(checkpoint, tmp_path):
+    AutoModelForSequenceClassification.from_pretrained(checkpoint).save_pretrained(tmp_path / "plain")
+    assert not [name for name in names_in(tmp_path / "plain") if name.endswith(".py")]
+    assert "auto_map" not in read_json(tmp_path / "plain" / "config.json")
+
+
 def test_two_threads_save_at_once(processor, tmp_path):
     models = [tiny_classifier(seed) for seed in range(4)]
     processors = [LPSProcessor.from_config(model.config) for model in models]
@@ -486,3 +492,12 @@ def test_a_broken_processor_gives_an_error(checkpoint, text):
     (checkpoint / "processor_config.json").write_text(text)
     with pytest.raises(OSError, match=r"processor_config\.json"):
         AutoProcessor.from_pretrained(checkpoint)
+
+
+def test_a_processor_that_is_missing_is_made_for_the_model_or_refused(checkpoint, model):
+    (checkpoint / "processor_config.json").unlink()
+    try:
+        loaded = AutoProcessor.from_pretrained(checkpoint)
+    except OSError:
+        return
+    assert loaded.node_categories == model.config.node_categories

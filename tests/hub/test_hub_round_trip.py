@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 
+torch.manual_seed(0)
 torch.set_num_threads(1)  # the same sums, in the same order, as in the process that recorded the logits
 inputs, repo, seen = load_file(INPUTS), "tester/journey", {}
 
@@ -55,7 +56,10 @@ from lps_hf.hub import publish
 def pull(name=repo, **options):
     return AutoModelForSequenceClassification.from_pretrained(name, **options)
 
-api = HfApi()
+def arrived_at(name):
+    return [logits(name), batch_of(name), api.list_repo_files(name)]
+
+api, closed, graphs = HfApi(), "tester/journey-closed", "tester/journey-graphs"
 models = [pull(folder) for folder in FOLDERS]
 processor = AutoProcessor.from_pretrained(FOLDERS[0])
 
@@ -73,47 +77,47 @@ weights, pulled = models[1].state_dict(), pull().state_dict()
 seen["weights"] = weights.keys() == pulled.keys() and all(torch.equal(weights[key], pulled[key]) for key in weights)
 seen["processor"] = batch_of(repo)
 
-publish(models[0], processor, "tester/closed", private=True)
-seen["private"] = [api.model_info("tester/closed").private, api.model_info(repo).private, logits("tester/closed")]
-publish(models[0], processor, "guest/theirs", token=GUEST)
-seen["another token"] = logits("guest/theirs")
+publish(models[0], processor, closed, private=True)
+seen["private"] = [api.model_info(closed).private, api.model_info(repo).private, logits(closed)]
+publish(models[0], processor, "guest/journey", token=GUEST)
+seen["another token"] = logits("guest/journey")
 seen["refused"] = {
     "publish with a wrong token": error_of(publish, models[0], processor, repo, token="hf_wrong"),
     "publish for somebody else": error_of(publish, models[0], processor, "guest/model"),
     "publish what cannot be shared": error_of(publish, torch.nn.Linear(1, 1), processor, "tester/never"),
     "publish under an impossible name": error_of(publish, models[0], processor, "tester/a b"),
-    "pull with a wrong token": error_of(pull, "tester/closed", token="hf_wrong", cache_dir="fresh"),
-    "pull as a stranger": error_of(pull, "tester/closed", token=GUEST, cache_dir="fresh"),
-    "pull as nobody": error_of(pull, "tester/closed", token=False, cache_dir="fresh"),
-    "processor for nobody": error_of(batch_of, "tester/closed", token=False, cache_dir="fresh"),
+    "pull with a wrong token": error_of(pull, closed, token="hf_wrong", cache_dir="fresh"),
+    "pull as a stranger": error_of(pull, closed, token=GUEST, cache_dir="fresh"),
+    "pull as nobody": error_of(pull, closed, token=False, cache_dir="fresh"),
+    "processor for nobody": error_of(batch_of, closed, token=False, cache_dir="fresh"),
     "no such repository": error_of(pull, "tester/nothing"),
     "no such revision": error_of(pull, revision="v9"),
     "no such data set": error_of(load_graph_dataset, "tester/nothing"),
 }
 seen["made in vain"] = [api.repo_exists(name) for name in ("tester/never", "guest/model")]
 
-models[0].push_to_hub("tester/plain")
-processor.push_to_hub("tester/plain")
-seen["plain push"] = [logits("tester/plain"), batch_of("tester/plain"), api.list_repo_files("tester/plain")]
-arguments = LPSTrainingArguments("trained", hub_model_id="tester/trained", report_to="none", use_cpu=True)
+models[0].push_to_hub("tester/journey-plain")
+processor.push_to_hub("tester/journey-plain")
+seen["plain push"] = arrived_at("tester/journey-plain")
+arguments = LPSTrainingArguments("trained", hub_model_id="tester/journey-trained", report_to="none", use_cpu=True)
 LPSTrainer(models[1], arguments, processing_class=processor).push_to_hub()
-seen["Trainer's push"] = [logits("tester/trained"), batch_of("tester/trained"), api.list_repo_files("tester/trained")]
+seen["Trainer's push"] = arrived_at("tester/journey-trained")
 
-shards = models[0].push_to_hub("tester/shards", max_shard_size="20KB").oid
-publish(models[1], processor, "tester/shards")
-seen["over shards"] = [logits("tester/shards"), logits("tester/shards", revision=shards)]
-seen["files over shards"] = [name for name in api.list_repo_files("tester/shards") if "safetensors" in name]
-seen["commits over shards"] = len(api.list_repo_commits("tester/shards"))
+shards = models[0].push_to_hub("tester/journey-shards", max_shard_size="20KB").oid
+publish(models[1], processor, "tester/journey-shards")
+seen["over shards"] = [logits("tester/journey-shards"), logits("tester/journey-shards", revision=shards)]
+seen["files over shards"] = [name for name in api.list_repo_files("tester/journey-shards") if "safetensors" in name]
+seen["commits over shards"] = len(api.list_repo_commits("tester/journey-shards"))
 
 rows = Dataset.from_list(ROWS)
-DatasetDict(train=rows, test=rows.select([0])).push_to_hub("tester/graphs")
-old = api.dataset_info("tester/graphs").sha
-DatasetDict(train=rows.select([1]), test=rows.select([0])).push_to_hub("tester/graphs")
-rows.rename_column("y", "label").push_to_hub("tester/renamed")
-splits = load_graph_dataset("tester/graphs", revision=old)
+DatasetDict(train=rows, test=rows.select([0])).push_to_hub(graphs)
+old = api.dataset_info(graphs).sha
+DatasetDict(train=rows.select([1]), test=rows.select([0])).push_to_hub(graphs)
+rows.rename_column("y", "label").push_to_hub("tester/journey-renamed")
+splits = load_graph_dataset(graphs, revision=old)
 seen["data set"] = [splits["train"].to_list() == ROWS, splits["test"].to_list() == ROWS[:1]]
-seen["new data set"] = load_graph_dataset("tester/graphs")["train"].to_list() == ROWS[1:2]
-seen["refused"]["a column is missing"] = error_of(load_graph_dataset, "tester/renamed")
+seen["new data set"] = load_graph_dataset(graphs)["train"].to_list() == ROWS[1:2]
+seen["refused"]["a column is missing"] = error_of(load_graph_dataset, "tester/journey-renamed")
 print(json.dumps(seen | {"first": first}))
 """
 
@@ -223,7 +227,7 @@ model, processor = AutoModelForSequenceClassification.from_pretrained(repo), Aut
 seen["by revision"] = [logits(revision=name) for name in ("main", "v1", FIRST, "experiment")]
 seen["by class"] = logits(auto_class=AutoModel)
 seen["processor"] = batch_of(repo)
-seen["data set"] = load_graph_dataset("tester/graphs")["train"].to_list() == ROWS[1:2]
+seen["data set"] = load_graph_dataset("tester/journey-graphs")["train"].to_list() == ROWS[1:2]
 seen["never seen"] = error_of(logits, "tester/unseen")
 seen["data set never seen"] = error_of(load_graph_dataset, "tester/unseen")
 seen["publish"] = error_of(publish, model, processor, repo)
@@ -298,7 +302,9 @@ loss = model(**processor(ROWS, return_tensors="pt")).loss
 loss.backward()
 optimizer.step()
 seen["loss"] = loss.isfinite().item()
-seen["not trained"] = [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
+moved = [name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])]
+seen["trained"] = sorted({name.rsplit(".", name.count(".") - 1)[0] for name in moved})
+seen["without a gradient"] = [name for name, weight in model.named_parameters() if weight.grad is None]
 model.eval().save_pretrained("trained")
 processor.save_pretrained("trained")
 with torch.no_grad():
@@ -332,7 +338,8 @@ def test_a_machine_without_the_package(journey, loopback_hub, tmp_path):
     assert seen["processor"] == [True, True]
     assert seen["fields"] == [["S_n", 8, 3]] * 2
     assert seen["loss"] is True
-    assert seen["not trained"] == []
+    assert seen["trained"] == ["lps.base", "lps.distribution"]
+    assert seen["without a gradient"] == []
     assert seen["saved again"] == [True, True]
     assert seen["saved processor"] is True
     assert seen["of the package"] == []

@@ -73,7 +73,7 @@ def test_a_star_ranks_its_centre_apart():
 
 @pytest.mark.parametrize("nodes", [127, pytest.param(128, marks=pytest.mark.xfail(strict=True, reason="rounds"))])
 def test_connected_graphs_of_any_size_are_equivariant(nodes):
-    # The constant eigenvector gives every node the number 1 / nodes: 1 / 128 = 0.0078125 lies between two rounded ones.
+    # The constant eigenvector gives every node 1 / nodes: 1 / 128 = 0.0078125 lies between two rounded numbers.
     rng = np.random.default_rng(nodes)
     edges = rng.integers(nodes, size=(2, 2 * nodes))
     path = np.stack([np.arange(nodes - 1), np.arange(1, nodes)])

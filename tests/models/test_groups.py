@@ -198,6 +198,17 @@ def test_haar_samples_of_one_graph_and_graphs_of_one_batch_are_independent():
         assert abs(chi_square(table.flatten())) < 4
 
 
+def test_haar_sorts_numbers_of_double_precision(monkeypatch):
+    # Equal float32 numbers among a thousand nodes are common, and would keep the stored order.
+    drawn, rand = [], torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: drawn.append(rand(*args, **kwargs)) or drawn[-1])
+    index = GROUP.haar(MASK, 3, seeded(0)).index
+    (scores,) = drawn
+    assert scores.dtype == torch.float64
+    sorted_scores = scores.gather(-1, index)[1:]
+    assert (sorted_scores[1, :, 1:7] <= sorted_scores[1, :, :6]).all()
+
+
 def test_haar_can_be_repeated_and_is_not_repeated_by_itself():
     assert torch.equal(draw(seed=9).index, draw(seed=9).index)
     assert not torch.equal(GROUP.haar(MASK, 3).index, GROUP.haar(MASK, 3).index)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from lps_hf.data import DataCollatorForGraphs
 from lps_hf.evaluation.metrics import compute_metrics_for
@@ -324,6 +325,20 @@ def test_a_checkpoint_is_weights_configuration_and_processor_and_no_code(tmp_pat
     for again in (AutoModelForSequenceClassification, LPSForGraphClassification):
         assert_same_weights(weights_of(again.from_pretrained(folder)), weights_of(trainer.model))
     assert LPSProcessor.from_pretrained(folder).to_dict() == trainer.processing_class.to_dict()
+
+
+@pytest.mark.parametrize("family", ["vit", "beit", "dinov2", "dinov3_vit", "clip_vision_model", "nomic_bert", "bert"])
+def test_the_names_in_a_checkpoint_are_those_that_trainer_reads(tmp_path, family):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    extra = {"dinov2": {"use_swiglu_ffn": True}}.get(family, {})  # two matrices that older files have as one
+    model = tiny_classifier(backbone_config=AutoConfig.for_model(family, **sizes, **extra), grid_size=2)
+    expected = weights_of(model)
+    for older_names in (False, True):
+        folder = tmp_path / str(older_names)
+        model.save_pretrained(folder, save_original_format=older_names)
+        if not older_names:
+            assert load_file(folder / "model.safetensors").keys() == expected.keys()
+        assert_same_weights(weights_of(LPSForGraphClassification.from_pretrained(folder)), expected)
 
 
 def test_the_best_checkpoint_is_loaded_at_the_end(tmp_path):
