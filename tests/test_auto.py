@@ -154,9 +154,7 @@ def test_the_alias_is_an_auto_class():
     assert alias is lps_hf.AutoModelForGraphClassification
     assert issubclass(alias, AutoModelForSequenceClassification)
     assert alias.__doc__
-    with pytest.raises(
-        OSError, match=r"is designed to be instantiated using the `AutoModelForGraphClassification\.from"
-    ):
+    with pytest.raises(OSError, match=r"is designed to be instantiated using the `AutoModelForGraphClassification\.from"):
         alias()
 
 

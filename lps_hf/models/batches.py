@@ -80,11 +80,9 @@ def encode_batch(
         if field == "node_features":
             encoded = _encode(field, node_features, node_categories, config.node_categories, node_mask, channels, dtype)
             fields[field] = encoded
-        elif field == "edge_features":
+        else:
             encoded = _encode(field, edge_features, edge_categories, config.edge_categories, edge_mask, channels, dtype)
             fields[field] = EdgeField(edge_index, encoded)
-        else:
-            raise ValueError(f"inputs: unknown field {field!r}. Expected 'node_features' or 'edge_features'.")
     return GraphBatch(fields, edge_index, node_mask, edge_mask)
 
 

@@ -1,5 +1,6 @@
 """The configuration of a symmetrized model."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +12,10 @@ from .groups import get_group
 from .representations import Representation
 
 DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "none")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 PADDING_MODES = ("zero", "reflect", "replicate", "circular")
+# The batch keys that are fields, and their node axes.
+FIELD_AXES = {"node_features": ("n",), "edge_features": ("n", "n")}
 INTERFACE_DEFAULTS = {"num_layers": 3, "hidden_size": 64, "dropout": 0.0}
 
 # What transformers itself passes to, or stores in, any configuration beside the dataclass fields.
@@ -85,15 +89,20 @@ class LPSConfig(PreTrainedConfig):
         if unknown:
             fields = ", ".join(sorted(set(LPSConfig.__annotations__)))
             raise ValueError(f"LPSConfig: unknown key {unknown[0]!r}. Expected one of {fields}, or a transformers option.")
+        if self.backbone_config is not None and not isinstance(self.backbone_config, dict | PreTrainedConfig):
+            raise TypeError(f"backbone_config: expected a configuration or a dict, got {self.backbone_config!r}.")
         if isinstance(self.backbone_config, dict):
             if "model_type" not in self.backbone_config:
                 raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {self.backbone_config}.")
             self.backbone_config = AutoConfig.for_model(**self.backbone_config)
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
         super().__post_init__(**kwargs)
         unknown = sorted(set(self.interface_config or {}) - set(INTERFACE_DEFAULTS))
         if unknown:
             raise ValueError(f"interface_config: unknown key {unknown[0]!r}, expected {', '.join(INTERFACE_DEFAULTS)}.")
         self.interface_config = {**INTERFACE_DEFAULTS, **(self.interface_config or {})}
+        self._check_categories()
         if self.inputs is None:
             node_channels = sum(self.node_categories) if self.node_categories else 1
             edge_channels = 1 + (sum(self.edge_categories) if self.edge_categories else 0)
@@ -149,17 +158,26 @@ class LPSConfig(PreTrainedConfig):
                 raise ValueError(f"{name}: expected at least {least}, got {value}.")
         for name, least, most in (("noise_scale", 0, None), ("entropy_loss_coef", 0, None), ("patch_dropout", 0, 1)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not value >= least or (most is not None and value >= most):
+            finite = isinstance(value, int | float) and math.isfinite(value)
+            if not finite or value < least or (most is not None and value >= most):
                 bound = f"at least {least}" + (f" and below {most}" if most is not None else "")
                 raise ValueError(f"{name}: expected a number of {bound}, got {value!r}.")
-        if not isinstance(self.temperature, int | float) or not self.temperature > 0:
+        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}.")
-        for name in ("node_categories", "edge_categories"):
-            sizes = getattr(self, name)
-            if sizes is not None and (not sizes or any(not isinstance(s, int) or s < 1 for s in sizes)):
-                raise ValueError(f"{name}: expected a list of positive category counts such as [5, 6, 2], got {sizes!r}.")
+        if self.grid_size is not None and (not isinstance(self.grid_size, int) or self.grid_size < 1):
+            raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
+        if self.num_labels < 1:
+            raise ValueError(f"num_labels: expected at least 1, got {self.num_labels}.")
+        self._check_interface()
         group = get_group(self.group)
+        if not isinstance(self.inputs, dict):
+            raise TypeError(f"inputs: expected a dict of axis strings by field, got {self.inputs!r}.")
         for name, text in self.inputs.items():
+            if name not in FIELD_AXES:
+                raise ValueError(f"inputs: unknown field {name!r}, expected {' or '.join(map(repr, FIELD_AXES))}.")
+            if Representation.parse(text).axes[:-1] != FIELD_AXES[name]:
+                expected = " ".join([*FIELD_AXES[name], "c"])
+                raise ValueError(f"inputs[{name!r}]: expected {expected!r} with a number of channels c, got {text!r}.")
             group.check_acts_on(Representation.parse(text), f"inputs[{name!r}]")
         group.check_acts_on(self.output_representation, "output")
         self._check_encoded_channels("node_features", self.node_categories, extra=0)
@@ -169,6 +187,23 @@ class LPSConfig(PreTrainedConfig):
                 f"inputs: the {self.distribution} distribution of S_n reads 'node_features', got only {list(self.inputs)}. Add "
                 "it (a constant channel will do), or choose distribution 'haar', 'frame' or 'none'."
             )
+
+    def _check_categories(self) -> None:
+        for name in ("node_categories", "edge_categories"):
+            sizes = getattr(self, name)
+            if sizes is None:
+                continue
+            if not isinstance(sizes, list | tuple) or not sizes or any(not isinstance(s, int) or s < 1 for s in sizes):
+                raise ValueError(f"{name}: expected a list of positive category counts such as [5, 6, 2], got {sizes!r}.")
+
+    def _check_interface(self) -> None:
+        for name in ("num_layers", "hidden_size"):
+            value = self.interface_config[name]
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
+        dropout = self.interface_config["dropout"]
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise ValueError(f"interface_config['dropout']: expected a number from 0 to below 1, got {dropout!r}.")
 
     def _check_encoded_channels(self, field: str, categories: list[int] | None, extra: int) -> None:
         if categories and field in self.inputs:

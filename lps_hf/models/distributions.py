@@ -101,7 +101,7 @@ class PermutationDistribution(nn.Module):
             `DistributionSample`: elements of shape `(batch, num_samples, nodes)`.
 
         Raises:
-            ValueError: If `frame` gets no `frame_ranks`.
+            ValueError: If `frame` gets no `frame_ranks`, or ones of another shape.
         """
         tie_breaker = noise[..., -1]
         if self.kind == "none":
@@ -115,6 +115,8 @@ class PermutationDistribution(nn.Module):
                     "frame_ranks: expected an int64 tensor of shape (batch, nodes) for distribution 'frame', got None. "
                     "LPSProcessor adds it when its config says distribution='frame'."
                 )
+            if frame_ranks.shape != node_mask.shape:
+                raise ValueError(f"frame_ranks: expected shape {tuple(node_mask.shape)}, got {tuple(frame_ranks.shape)}.")
             scores = tie_breaker.double() - frame_ranks.unsqueeze(1)
             return DistributionSample(Permutation(sort_nodes(scores, node_mask)), None)
         # Sorting needs every digit: in half precision ties fall back to the stored order and leak it.

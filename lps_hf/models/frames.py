@@ -3,7 +3,6 @@
 import numpy as np
 
 TOLERANCE = 1e-6
-DECIMALS = 6
 
 
 def laplacian_frame_ranks(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -25,5 +24,10 @@ def laplacian_frame_ranks(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
     adjacency = np.maximum(adjacency, adjacency.T)
     values, vectors = np.linalg.eigh(np.diag(adjacency.sum(axis=1)) - adjacency)
     first_of_space = np.flatnonzero(np.diff(values, prepend=-np.inf) > TOLERANCE)
-    signature = np.add.reduceat(vectors**2, first_of_space, axis=1).round(DECIMALS) + 0.0
-    return np.unique(signature, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    signature = np.add.reduceat(vectors**2, first_of_space, axis=1)
+    # Steps between sorted values, and not rounded values: 1/128 lies between two numbers of six decimals and would go either way.
+    order = np.argsort(signature, axis=0)
+    steps = np.diff(np.take_along_axis(signature, order, axis=0), axis=0, prepend=-np.inf) > TOLERANCE
+    levels = np.empty(signature.shape, dtype=np.int64)
+    np.put_along_axis(levels, order, np.cumsum(steps, axis=0), axis=0)
+    return np.unique(levels, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -444,9 +444,15 @@ class LPSForGraphClassification(LPSPreTrainedModel):
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)
-        if config.output_representation.letters:
+        output = config.output_representation
+        if output.letters:
             raise ValueError(
                 f"output: LPSForGraphClassification expects invariant numbers such as '10', got {config.output!r}. Use LPSModel."
+            )
+        if output.num_channels != config.num_labels:
+            raise ValueError(
+                f"output: expected num_labels={config.num_labels} numbers, got {config.output!r}. Leave output out, or set "
+                "num_labels."
             )
         self.lps = LPSModel(config)
         self.post_init()

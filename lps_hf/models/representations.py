@@ -43,7 +43,7 @@ class Representation:
             raise ValueError(f"axis string {text!r}: expected at most one number of channels. Multiply them into one.")
         if self.count("v") + self.count("p") > 1:
             raise ValueError(f"axis string {text!r}: expected at most one vector or point axis.")
-        if ("h" in self.axes or "w" in self.axes) and "h w" not in text:
+        if (self.count("h") or self.count("w")) and (self.count("h"), self.count("w"), "h w" in text) != (1, 1, True):
             raise ValueError(f"axis string {text!r}: an image plane is written 'h w', as in '3 h w'.")
 
     @classmethod

@@ -57,9 +57,7 @@ def partition(keys):
 def test_same_partition_as_networkx(num_rounds, edge_attr):
     graphs = random_graphs(250, seed=num_rounds)
     hashes = [
-        nx.weisfeiler_lehman_graph_hash(
-            g, node_attr="kind", edge_attr=edge_attr, iterations=num_rounds, digest_size=16
-        )
+        nx.weisfeiler_lehman_graph_hash(g, node_attr="kind", edge_attr=edge_attr, iterations=num_rounds, digest_size=16)
         for g in graphs
     ]
     ours = partition(color_histograms([to_row(g, "kind", edge_attr) for g in graphs], num_rounds=num_rounds))
@@ -80,9 +78,7 @@ def test_stable_colours_are_the_limit_of_the_rounds():
 def test_known_pairs_that_1_wl_cannot_tell_apart():
     hexagon, triangles = nx.cycle_graph(6), nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3))
     decalin = nx.Graph([*nx.cycle_graph(10).edges, (0, 5)])
-    bicyclopentyl = nx.Graph(
-        [*((i, (i + 1) % 5) for i in range(5)), *((5 + i, 5 + (i + 1) % 5) for i in range(5)), (0, 5)]
-    )
+    bicyclopentyl = nx.Graph([*((i, (i + 1) % 5) for i in range(5)), *((5 + i, 5 + (i + 1) % 5) for i in range(5)), (0, 5)])
     rows = [to_row(g) for g in (hexagon, triangles, decalin, bicyclopentyl)]
     a, b, c, d = color_histograms(rows)
     assert a == b == ((a[0][0], 6),)

@@ -90,9 +90,7 @@ def test_a_folder_holds_weights_settings_and_the_whole_hub_room(model, processor
     ],
     ids=lambda cls: cls.__name__,
 )
-def test_every_class_loads_it_and_ours_wins_over_the_code_in_it(
-    model, inputs, checkpoint, auto_class, expected, options
-):
+def test_every_class_loads_it_and_ours_wins_over_the_code_in_it(model, inputs, checkpoint, auto_class, expected, options):
     (checkpoint / "modeling_lps.py").write_text("raise RuntimeError('the code of the checkpoint was run')\n")
     loaded = auto_class.from_pretrained(checkpoint, **options)
     assert type(loaded) is expected
@@ -253,13 +251,9 @@ def fail(error, *args, **kwargs):
 
 
 @pytest.mark.parametrize("there_already", [True, False])
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"]
-)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
 @pytest.mark.parametrize("moment", ["weights", "processor", "auto map"])
-def test_an_error_in_the_middle_leaves_the_folder_as_it_was(
-    processor, tmp_path, monkeypatch, moment, error, there_already
-):
+def test_an_error_in_the_middle_leaves_the_folder_as_it_was(processor, tmp_path, monkeypatch, moment, error, there_already):
     folder = tmp_path / "checkpoint"
     if there_already:
         save_checkpoint(tiny_classifier(0), processor, folder)
@@ -471,9 +465,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("break_folder", "error", "message"), BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModel], ids=lambda cls: cls.__name__)
-def test_a_broken_checkpoint_gives_an_error_and_never_a_model(
-    checkpoint, monkeypatch, auto_class, break_folder, error, message
-):
+def test_a_broken_checkpoint_gives_an_error_and_never_a_model(checkpoint, monkeypatch, auto_class, break_folder, error, message):
     monkeypatch.setattr("builtins.input", lambda prompt: "")  # transformers asks before it runs code
     break_folder(checkpoint)
     with pytest.raises(error, match=message):

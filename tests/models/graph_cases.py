@@ -265,9 +265,7 @@ def reference_scores(interface: GINInterface, features: list[Tensor], edges: lis
         lengths = [state.shape[0] * state.shape[1] for state in states]
         return [row.view(*state.shape[:2], -1) for row, state in zip(rows.split(lengths), states, strict=True)]
 
-    states = [
-        torch.cat([interface.virtual_node.expand(feature.shape[0], 1, -1), feature], dim=1) for feature in features
-    ]
+    states = [torch.cat([interface.virtual_node.expand(feature.shape[0], 1, -1), feature], dim=1) for feature in features]
     for layer in interface.layers:
         states = [
             F.linear(matrix @ state + (1 + layer.eps) * state, layer.linear_in.weight, layer.linear_in.bias)

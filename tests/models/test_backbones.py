@@ -101,9 +101,7 @@ def make_pretrained(name: str) -> PreTrainedModel:
     return model
 
 
-def tokens_and_expected(
-    name: str, model: PreTrainedModel, grid: int = GRID, **kwargs
-) -> tuple[Tensor, Tensor, Tensor]:
+def tokens_and_expected(name: str, model: PreTrainedModel, grid: int = GRID, **kwargs) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens of the model's own first layer, and the model's own patch states and pooled vector."""
     family = BACKBONE_FAMILIES[SETTINGS[name][0]]
     parameter = next(model.parameters())
@@ -314,9 +312,7 @@ def test_fresh_masked_autoencoder_has_positions():
     assert positions[:, 1:].abs().sum(dim=-1).min() > 0
 
 
-@pytest.mark.parametrize(
-    ("config_class", "name"), [(CLIPConfig, "clip"), (SiglipConfig, "siglip")], ids=["clip", "siglip"]
-)
+@pytest.mark.parametrize(("config_class", "name"), [(CLIPConfig, "clip"), (SiglipConfig, "siglip")], ids=["clip", "siglip"])
 def test_composite_models_give_their_vision_tower(config_class, name):
     config = config_class(text_config={**TEXT, "projection_size": 32}, vision_config=VISION)
     assert vision_tower_config(config) is config.vision_config

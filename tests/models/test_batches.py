@@ -11,9 +11,7 @@ from tests.models.graph_cases import NODE_CATEGORIES, random_batch, tiny_config
 KEYS = ("edge_index", "node_mask", "edge_mask", "node_features", "node_categories", "edge_features", "edge_categories")
 SIZES = [5, 1, 7]
 CATEGORICAL = tiny_config()
-REAL = tiny_config(
-    node_categories=None, edge_categories=None, inputs={"node_features": "n 4", "edge_features": "n n 2"}
-)
+REAL = tiny_config(node_categories=None, edge_categories=None, inputs={"node_features": "n 4", "edge_features": "n n 2"})
 CONSTANT = tiny_config(node_categories=None, edge_categories=None)
 
 

@@ -69,9 +69,7 @@ def test_a_backbone_may_be_a_dict_of_any_family():
 
 
 def test_what_transformers_adds_is_accepted():
-    config = LPSConfig(
-        id2label={0: "x"}, name_or_path="somewhere", problem_type="regression", attn_implementation="eager"
-    )
+    config = LPSConfig(id2label={0: "x"}, name_or_path="somewhere", problem_type="regression", attn_implementation="eager")
     assert config.num_labels == 1
     assert config.problem_type == "regression"
 
@@ -166,7 +164,7 @@ def test_only_what_is_learned_reads_nodes(distribution):
     assert LPSConfig(inputs={"edge_features": "n n 1"}, distribution=distribution).inputs == {"edge_features": "n n 1"}
 
 
-ACCEPTED_TODAY = {
+CANNOT_WORK = {
     "unknown field": ({"inputs": {"node_features": "n 1", "pixels": "n 3"}}, "inputs"),
     "edges with one node axis": ({"inputs": {"node_features": "n 1", "edge_features": "n 1"}}, "inputs"),
     "nodes with two node axes": ({"inputs": {"node_features": "n n 1"}}, "inputs"),
@@ -185,9 +183,8 @@ ACCEPTED_TODAY = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="accepted today, or refused without naming the argument")
-@pytest.mark.parametrize("name", ACCEPTED_TODAY)
+@pytest.mark.parametrize("name", CANNOT_WORK)
 def test_what_cannot_work_is_refused_by_name(name):
-    options, argument = ACCEPTED_TODAY[name]
+    options, argument = CANNOT_WORK[name]
     with pytest.raises((ValueError, TypeError), match=argument):
         LPSConfig(**options)

@@ -183,9 +183,7 @@ def test_chi_square_would_notice_a_bias():
 
 def test_haar_has_the_first_and_second_moments_of_the_group():
     index = GROUP.haar(torch.arange(6) < torch.tensor([[4], [6]]), 20_000, seeded(3)).index[0, :, :4]
-    drawn, every = (
-        torch.nn.functional.one_hot(x, 4).double().flatten(1) for x in (index, GROUP.enumerate(4).index[0])
-    )
+    drawn, every = (torch.nn.functional.one_hot(x, 4).double().flatten(1) for x in (index, GROUP.enumerate(4).index[0]))
     assert (drawn.mean(0) - 0.25).abs().max() < 5 * (0.25 * 0.75 / 20_000) ** 0.5
     second, exact = drawn.T @ drawn / 20_000, every.T @ every / 24
     assert ((second - exact).abs() <= 5 * (exact * (1 - exact) / 20_000).sqrt()).all()

@@ -52,9 +52,7 @@ def test_batch_norm_is_pytorchs_on_the_valid_nodes(training, dtype, tolerance):
         hidden = 5 * torch.randn(3, 7, 2, 3, generator=seeded(step), dtype=dtype) + 2
         rubbish = torch.where(MASK[:, :, None, None], hidden, torch.tensor(1e4, dtype=dtype))
         result = ours(rubbish, MASK)
-        torch.testing.assert_close(
-            result[MASK].flatten(0, 1), theirs(hidden[MASK].flatten(0, 1)), rtol=tolerance, atol=tolerance
-        )
+        torch.testing.assert_close(result[MASK].flatten(0, 1), theirs(hidden[MASK].flatten(0, 1)), rtol=tolerance, atol=tolerance)
         for name, buffer in theirs.named_buffers():
             torch.testing.assert_close(getattr(ours, name), buffer, rtol=tolerance, atol=tolerance)
     assert int(ours.num_batches_tracked) == (3 if training else 0)
@@ -174,10 +172,7 @@ def test_messages_go_from_source_to_target_along_valid_edges():
     assert (one - without).abs().max() > 1e-6
     changed = dict(everything, node_features=features.clone())
     changed["node_features"][0, 0, 2] += 1
-    assert (
-        interface(edge_index=torch.tensor([[[0], [1]]]), edge_mask=torch.tensor([[True]]), **changed)[0, 0, 2]
-        != one[2]
-    )
+    assert interface(edge_index=torch.tensor([[[0], [1]]]), edge_mask=torch.tensor([[True]]), **changed)[0, 0, 2] != one[2]
 
 
 def test_a_graph_without_edges_has_scores():

@@ -139,9 +139,7 @@ def test_output_and_gradients_agree_with_the_dense_reference(output, mode, cente
     theirs = torch.autograd.grad(sum(losses) + 0.1 * entropy, list(before.parameters()))
     for (name, _), our, their in zip(model.named_parameters(), ours, theirs, strict=True):
         scale = max(1.0, float(their.abs().max()))
-        torch.testing.assert_close(
-            our / scale, their / scale, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(our / scale, their / scale, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
     if max_nodes > 2:
         assert before_gradient(model, theirs) > 1e-4
 
@@ -217,13 +215,9 @@ def test_padding_changes_nothing_in_training():
         result = model(**batch, noise=noise)
         (result.output.square().sum() + result.entropy_loss).backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        results.append(
-            {"output": result.output, "entropy": result.entropy_loss, **gradients, **dict(model.named_buffers())}
-        )
+        results.append({"output": result.output, "entropy": result.entropy_loss, **gradients, **dict(model.named_buffers())})
     for name, tensor in results[0].items():
-        torch.testing.assert_close(
-            results[1][name], tensor, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(results[1][name], tensor, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_mean_over_samples_is_the_mean_of_single_samples():
@@ -384,9 +378,7 @@ def test_regression_loss_leaves_missing_labels_out():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_one_number_per_graph_is_regression(shape, dtype):
     predictions, labels = torch.randn(3, 1), torch.tensor([1, 4, -2], dtype=dtype)
-    torch.testing.assert_close(
-        invariant_loss(predictions, labels.view(shape)), F.mse_loss(predictions[:, 0], labels.float())
-    )
+    torch.testing.assert_close(invariant_loss(predictions, labels.view(shape)), F.mse_loss(predictions[:, 0], labels.float()))
 
 
 @pytest.mark.parametrize(
@@ -531,7 +523,6 @@ def test_a_graph_classifier_needs_an_invariant_output(output):
         LPSForGraphClassification(tiny_config(output=output))
 
 
-@pytest.mark.xfail(strict=True, reason="not checked today: seven logits, and names for three labels")
 def test_a_graph_classifier_has_one_output_per_label():
     with pytest.raises(ValueError, match="num_labels"):
         LPSForGraphClassification(tiny_config(output="7", num_labels=3))
@@ -620,9 +611,7 @@ def test_missing_and_unexpected_weights_are_refused(saved, change):
         LPSForGraphClassification.from_pretrained(saved[1])
 
 
-@pytest.mark.parametrize(
-    "values", [{"interface_config": {"hidden_size": 12, "num_layers": 4}}, {"distribution": "haar"}]
-)
+@pytest.mark.parametrize("values", [{"interface_config": {"hidden_size": 12, "num_layers": 4}}, {"distribution": "haar"}])
 def test_a_config_of_another_model_is_refused(saved, values):
     change_config(saved[1], **values)
     with pytest.raises(ValueError, match=r"distribution.*Config and weights are of different models"):

@@ -142,9 +142,7 @@ def test_entropy_agrees_with_a_loop(rounds):
     scores = random_scores(num_samples=3)
     soft = soft_permutation(scores, sort_nodes(scores, MASK), MASK, 0.1, rounds)
     expected = [
-        naive_entropy(soft[graph, sample, :size, :size].tolist())
-        for graph, size in enumerate(SIZES)
-        for sample in range(3)
+        naive_entropy(soft[graph, sample, :size, :size].tolist()) for graph, size in enumerate(SIZES) for sample in range(3)
     ]
     assert float(permutation_entropy(soft, MASK)) == pytest.approx(sum(expected) / len(expected), rel=1e-9)
 

@@ -135,9 +135,7 @@ class FlatMLP(nn.Module):
 
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        for name, width, next_width in zip(
-            ("conv1", "conv2", "conv3", "fc1", "fc2"), widths[:-1], widths[1:], strict=True
-        ):
+        for name, width, next_width in zip(("conv1", "conv2", "conv3", "fc1", "fc2"), widths[:-1], widths[1:], strict=True):
             self.add_module(name, nn.Linear(width, next_width))
 
     def forward(self, fields: dict[str, Tensor]) -> Tensor:

@@ -28,9 +28,7 @@ class OrderedBase(nn.Module):
         super().__init__()
         self.shape = tuple(num_nodes if axis == "n" else axis for axis in Representation.parse(output).axes)
         size = 2 + 3 * num_nodes + 2 * num_nodes**2
-        self.layers = nn.Sequential(
-            nn.Linear(size, 16), nn.Tanh(), nn.Linear(16, int(torch.tensor(self.shape).prod()))
-        )
+        self.layers = nn.Sequential(nn.Linear(size, 16), nn.Tanh(), nn.Linear(16, int(torch.tensor(self.shape).prod())))
         self.double()
 
     def forward(self, fields: dict[str, Tensor | EdgeField]) -> Tensor:
@@ -41,9 +39,7 @@ class OrderedBase(nn.Module):
 
 def random_fields() -> dict[str, Tensor | EdgeField]:
     source = seeded(0)
-    edges = EdgeField(
-        torch.randint(4, (1, 2, 7), generator=source), torch.randn(1, 7, 2, generator=source, dtype=torch.float64)
-    )
+    edges = EdgeField(torch.randint(4, (1, 2, 7), generator=source), torch.randn(1, 7, 2, generator=source, dtype=torch.float64))
     nodes = torch.randn(1, 4, 3, generator=source, dtype=torch.float64)
     return {"graph": torch.randn(1, 2, generator=source, dtype=torch.float64), "nodes": nodes, "edges": edges}
 
@@ -97,9 +93,7 @@ def test_the_estimate_follows_its_definition(output):
         # g⁻¹·x: node g(r) comes to place r.
         inverse = torch.empty_like(index)
         inverse[index] = torch.arange(4)
-        unturned = {
-            name: field if name == "edges" else field.unsqueeze(1) for name, field in moved(fields, inverse).items()
-        }
+        unturned = {name: field if name == "edges" else field.unsqueeze(1) for name, field in moved(fields, inverse).items()}
         samples.append(act(index, base(unturned)[:, 0], output))
     result = run(base, elements, fields, output)
     torch.testing.assert_close(result.mean, torch.stack(samples).mean(0), rtol=0, atol=1e-12)
