@@ -164,7 +164,7 @@ class LPSConfig(PreTrainedConfig):
                 raise ValueError(f"{name}: expected a number of {bound}, got {value!r}.")
         if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}.")
-        if self.grid_size is not None and (not isinstance(self.grid_size, int) or self.grid_size < 1):
+        if self.grid_size is not None and (type(self.grid_size) is not int or self.grid_size < 1):
             raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
         if self.num_labels < 1:
             raise ValueError(f"num_labels: expected at least 1, got {self.num_labels}.")
@@ -175,10 +175,11 @@ class LPSConfig(PreTrainedConfig):
         for name, text in self.inputs.items():
             if name not in FIELD_AXES:
                 raise ValueError(f"inputs: unknown field {name!r}, expected {' or '.join(map(repr, FIELD_AXES))}.")
-            if Representation.parse(text).axes[:-1] != FIELD_AXES[name]:
+            representation = Representation.parse(text)
+            group.check_acts_on(representation, f"inputs[{name!r}]")
+            if representation.axes != (*FIELD_AXES[name], representation.num_channels):
                 expected = " ".join([*FIELD_AXES[name], "c"])
                 raise ValueError(f"inputs[{name!r}]: expected {expected!r} with a number of channels c, got {text!r}.")
-            group.check_acts_on(Representation.parse(text), f"inputs[{name!r}]")
         group.check_acts_on(self.output_representation, "output")
         self._check_encoded_channels("node_features", self.node_categories, extra=0)
         self._check_encoded_channels("edge_features", self.edge_categories, extra=1)
@@ -199,7 +200,7 @@ class LPSConfig(PreTrainedConfig):
     def _check_interface(self) -> None:
         for name in ("num_layers", "hidden_size"):
             value = self.interface_config[name]
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
         dropout = self.interface_config["dropout"]
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:

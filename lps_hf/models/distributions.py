@@ -129,9 +129,8 @@ class PermutationDistribution(nn.Module):
         features = node_features.to(dtype).unsqueeze(1)
         if self.kind == "learned":
             features = features + self.noise_scale * noise[..., :-1].to(dtype)
-        else:
-            features = features.expand(-1, noise.shape[1], -1, -1)
-        scores = self.interface(features, edge_index, edge_mask, node_mask)
+        # Without noise all samples have the same scores: they are computed once.
+        scores = self.interface(features, edge_index, edge_mask, node_mask).expand(-1, noise.shape[1], -1)
         scores = scores.to(torch.promote_types(dtype, torch.float32)).masked_fill(~node_mask.unsqueeze(1), 0.0)
         # Far above the rounding error of the scores, so that tied nodes come in random order and not in that of the rows; added
         # in double precision, where the noise keeps its digits.
