@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """The twin of run_graph_classification.py with the training loop in sight: Accelerate in place of the Trainer, same flags.
 
+It evaluates once, at the end: `--eval_strategy` and `--load_best_model_at_end` are the Trainer's.
+
 Example: `accelerate launch scripts/run_graph_classification_no_trainer.py scripts/recipes/mutag.yaml --fold 3`
 """
 

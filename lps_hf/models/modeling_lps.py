@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .backbones import Backbone, vision_tower_config
@@ -250,7 +251,7 @@ class LPSPreTrainedModel(PreTrainedModel):
             The symmetrized model, in evaluation mode.
 
         Raises:
-            ValueError: If the backbone's family is not supported or a config value is wrong.
+            ValueError: If the backbone's family is not supported, its checkpoint lacks weights, or a config value is wrong.
             OSError: If the backbone cannot be found.
         """
         hub = {"revision": revision or "main", "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -259,12 +260,26 @@ class LPSPreTrainedModel(PreTrainedModel):
         backbone_config.dtype = None  # a checkpoint in half precision does not make the new parts so
         config = LPSConfig(backbone_config=backbone_config, **config_kwargs)
         config._attn_implementation = attn_implementation
-        backbone = AutoModel.from_pretrained(backbone_name_or_path, dtype=torch.float32, **hub)
         model = cls(config)
-        getattr(model, cls.base_model_prefix, model).base.backbone.load_weights_from(backbone)
+        adapter = getattr(model, cls.base_model_prefix, model).base.backbone
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # the report names poolers that a checkpoint lacks and nobody here reads
+        try:
+            backbone, report = AutoModel.from_pretrained(
+                backbone_name_or_path, dtype=torch.float32, output_loading_info=True, **hub
+            )
+        finally:
+            logging.set_verbosity(verbosity)
+        missing = {key.removeprefix("vision_model.") for key in report["missing_keys"]} & set(adapter.model.state_dict())
+        if missing:
+            raise ValueError(
+                f"{backbone_name_or_path}: expected the weights of a {backbone_config.model_type} backbone, but the checkpoint "
+                f"lacks {', '.join(sorted(missing)[:5])}{' …' if len(missing) > 5 else ''}."
+            )
+        adapter.load_weights_from(backbone)
         if dtype is not None:
             model.to(dtype)
-            getattr(model, cls.base_model_prefix, model).distribution.float()
+            getattr(model, cls.base_model_prefix, model).distribution.to(torch.promote_types(dtype, torch.float32))
         return model.eval()
 
 

@@ -81,7 +81,6 @@ def test_a_checkpoint_that_comes_back_different_is_not_passed_off(small, tmp_pat
 
 @pytest.mark.slow
 def test_the_whole_job_beats_every_1_wl_network(tmp_path):
-    torch.set_num_threads(2)
     results = run_quickstart(tmp_path)
     assert results["test_accuracy"] > 0.9
     assert results["train_loss_last"] < 0.5 * results["train_loss_first"]

@@ -115,6 +115,18 @@ def test_the_collator_is_made_from_the_processor_unless_it_is_given(tmp_path):
     assert again.data_collator is collator
 
 
+def test_transformers_own_arguments_will_do(tmp_path):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), remove_unused_columns=False, max_steps=1, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    model = tiny_classifier()
+    processor = LPSProcessor.from_config(model.config)
+    trainer = LPSTrainer(model, arguments, processing_class=processor, train_dataset=TRAIN, eval_dataset=TEST)
+    trainer.train()
+    assert len(trainer.optimizer.param_groups) == 2
+    assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
+
+
 # ------------------------------------------------------------------------------------------------------ learning rates
 
 
