@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help quality style test test-slow bench
+.PHONY: help quality style test test-slow test-common bench
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -19,6 +19,9 @@ test:  ## The default tests: fast, offline, deterministic
 
 test-slow:  ## The tests that take minutes
 	pytest -m slow
+
+test-common:  ## transformers' own model tests (downloads its source distribution)
+	python scripts/run_common_model_tests.py
 
 bench:  ## Cost of symmetrization against the bare backbone
 	python scripts/bench_symmetrization.py

@@ -14,6 +14,7 @@ INSTALL = [
     "datasets>=5.2",
     "huggingface-hub>=2.4",
     "numpy>=2.0",
+    "pyyaml>=6.0",  # recipes
     "safetensors>=0.8",
     "scikit-learn>=1.5",  # metrics over a whole split
     "torch>=2.6",
@@ -22,7 +23,7 @@ INSTALL = [
 EXTRAS = {
     "viz": ["matplotlib>=3.9"],
     "chem": ["rdkit>=2025.3"],
-    "test": ["matplotlib>=3.9", "networkx>=3.3", "pytest>=9.0"],
+    "test": ["matplotlib>=3.9", "networkx>=3.3", "parameterized>=0.9", "pytest>=9.0"],
     "quality": ["import-linter>=2.5", "mypy>=2.0", "ruff>=0.17"],
 }
 EXTRAS["dev"] = sorted({*EXTRAS["viz"], *EXTRAS["test"], *EXTRAS["quality"]})
@@ -35,7 +36,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["lps_hf", "lps_hf.*"]),
-    package_data={"lps_hf": ["py.typed"], "lps_hf.hub": ["templates/*.md"]},
+    package_data={"lps_hf": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=INSTALL,
     extras_require=EXTRAS,

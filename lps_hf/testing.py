@@ -82,10 +82,15 @@ def equivariance_error(
         `EquivarianceError`.
 
     Raises:
-        ValueError: If `num_group_elements` or `num_samples` is less than 1.
+        ValueError: If `num_group_elements` or `num_samples` is less than 1, or the batch has no nodes.
     """
     base: LPSModel = model if isinstance(model, LPSModel) else getattr(model, model.base_model_prefix)
     group, output = base.group, base.config.output_representation
+    if batch.get("node_mask") is None:
+        nodes = next((batch[key] for key in ("node_categories", "node_features") if batch.get(key) is not None), None)
+        if nodes is None:
+            raise ValueError(f"batch: expected the key 'node_mask', 'node_categories' or 'node_features', got {sorted(batch)}.")
+        batch = {**batch, "node_mask": torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)}
     node_mask = batch["node_mask"]
     num_samples = base.config.num_eval_samples if num_samples is None else num_samples
     for name, count in (("num_group_elements", num_group_elements), ("num_samples", num_samples)):

@@ -1,13 +1,11 @@
 #!/usr/bin/env python
 """The twin of run_graph_classification.py with the training loop in sight: Accelerate in place of the Trainer, same flags.
 
-It evaluates once, at the end: `--eval_strategy` and `--load_best_model_at_end` are the Trainer's.
-
 Example: `accelerate launch scripts/run_graph_classification_no_trainer.py scripts/recipes/mutag.yaml --fold 3`
 """
 
-import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +18,7 @@ from transformers import get_scheduler
 from transformers.trainer_utils import EvalPrediction
 
 from lps_hf import DataCollatorForGraphs
-from lps_hf.hub import publish, save_checkpoint
-from lps_hf.training.graph_classification import parse_arguments, prepare_task
+from lps_hf.training.graph_classification import make_results, parse_arguments, prepare_task, run_and_report, save_run
 from lps_hf.training.trainer import set_backbone_learning_rate
 
 
@@ -31,23 +28,18 @@ def main() -> None:
     accelerator = Accelerator(
         gradient_accumulation_steps=arguments.gradient_accumulation_steps, mixed_precision=precision, cpu=arguments.use_cpu
     )
-    results = train(accelerator, model_arguments, data_arguments, arguments)
-    if data_arguments.compare_with_scratch:
-        output_dir = Path(arguments.output_dir)
-        arguments.output_dir = str(output_dir / "scratch")
-        arguments.push_to_hub, arguments.resume_from_checkpoint = False, None
-        scratch = train(accelerator, model_arguments, data_arguments, arguments, from_scratch=True)
-        results["scratch"] = {key: value for key, value in scratch.items() if key != "baseline"}
-        if accelerator.is_main_process:
-            _write_results(output_dir, results)
-    metric = results["metric"]
-    accelerator.print(f"\n{'test ' + metric:<28}{results['test'][metric]:.4f}")
-    if "scratch" in results:
-        accelerator.print(f"{'  random weights':<28}{results['scratch']['test'][metric]:.4f}")
-    accelerator.print(f"{'  prediction without graph':<28}{results['baseline'][metric]:.4f}")
+    if arguments.eval_strategy != "no" or arguments.load_best_model_at_end or arguments.save_strategy not in ("no", "steps"):
+        raise ValueError(
+            "eval_strategy, load_best_model_at_end, save_strategy: this script evaluates once, at the end, and saves every so "
+            f"many steps; got {arguments.eval_strategy}, {arguments.load_best_model_at_end}, {arguments.save_strategy}. Use "
+            "run_graph_classification.py."
+        )
+    run = partial(train, accelerator, model_arguments, data_arguments, arguments)
+    run_and_report(run, data_arguments, arguments, accelerator.is_main_process)
 
 
-def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, from_scratch: bool | None = None) -> dict:
+def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, from_scratch: bool | None) -> dict:
+    accelerator.free_memory()  # of the run before
     set_seed(arguments.seed)
     task = prepare_task(model_arguments, data_arguments, arguments, from_scratch)
     collator = DataCollatorForGraphs(task.processor)
@@ -77,6 +69,10 @@ def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, 
         accelerator.load_state(arguments.resume_from_checkpoint)
         first_step = scheduler.last_epoch
 
+    def every(steps: float) -> int:
+        """Numbers below 1 are shares of the run, as for the Trainer."""
+        return int(steps) if steps >= 1 else max(1, math.ceil(steps * num_steps))
+
     losses: list[float] = []
     recent: list[torch.Tensor] = []
     step, epoch = first_step, first_step // steps_per_epoch
@@ -101,35 +97,21 @@ def train(accelerator: Accelerator, model_arguments, data_arguments, arguments, 
             scheduler.step()
             step += 1
             progress.update()
-            if step % arguments.logging_steps == 0 or step == num_steps:
+            if step % every(arguments.logging_steps) == 0 or step == num_steps:
                 losses.append(torch.stack(recent).mean().item())
                 recent.clear()
                 progress.set_postfix(loss=f"{losses[-1]:.3f}")
-            if arguments.save_strategy == "steps" and step % arguments.save_steps == 0:
+            if arguments.save_strategy == "steps" and step % every(arguments.save_steps) == 0:
                 accelerator.save_state(str(Path(arguments.output_dir) / f"checkpoint-{step}"))
             if step >= num_steps:
                 break
         epoch += 1
     progress.close()
 
-    results = {
-        "metric": task.metric,
-        "test": evaluate(accelerator, model, test_rows, task.compute_metrics, arguments.seed),
-        "baseline": task.baseline,
-        "train_loss_first": losses[0] if losses else None,
-        "train_loss_last": losses[-1] if losses else None,
-        "num_train": len(task.splits["train"]),
-        "num_test": len(task.splits["test"]),
-        "steps": step,
-        "seed": arguments.seed,
-    }
+    metrics = evaluate(accelerator, model, test_rows, task.compute_metrics, arguments.seed)
+    results = make_results(task, metrics, losses, step, arguments.seed)
     if accelerator.is_main_process:
-        trained = accelerator.unwrap_model(model)
-        save_checkpoint(trained, task.processor, arguments.output_dir)
-        _write_results(Path(arguments.output_dir), results)
-        if arguments.push_to_hub:
-            repo_id = arguments.hub_model_id or Path(arguments.output_dir).name
-            publish(trained, task.processor, repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)
+        save_run(task, accelerator.unwrap_model(model), arguments, results)
     return results
 
 
@@ -144,12 +126,6 @@ def evaluate(accelerator: Accelerator, model: torch.nn.Module, rows: DataLoader,
         for kept, new in zip((logits, labels), gathered, strict=True):
             kept.append(new.cpu().numpy())
     return compute_metrics(EvalPrediction(np.concatenate(logits), np.concatenate(labels)))
-
-
-def _write_results(output_dir: Path, results: dict) -> None:
-    temporary = output_dir / ".results.json"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(output_dir / "results.json")
 
 
 if __name__ == "__main__":

@@ -236,3 +236,13 @@ def test_a_model_that_gives_no_numbers_does_not_pass():
     torch.nn.init.constant_(next(parameter for name, parameter in model.named_parameters() if "readout" in name), float("nan"))
     with pytest.raises(AssertionError, match="relative error nan"):
         assert_equivariant(model, batch)
+
+
+def test_a_batch_without_a_mask_has_no_padding():
+    model, rows = tiny_classifier(), [row for row in random_rows(20) if row["num_nodes"] == 5][:2]
+    batch = dict(LPSProcessor.from_config(model.config)(rows, return_tensors="pt"))
+    with_mask = equivariance_error(model, batch, 2, 3, generator=torch.Generator().manual_seed(0))
+    del batch["node_mask"]
+    assert equivariance_error(model, batch, 2, 3, generator=torch.Generator().manual_seed(0)) == with_mask
+    with pytest.raises(ValueError, match="batch: expected the key 'node_mask'"):
+        equivariance_error(model, {"edge_index": batch["edge_index"]})

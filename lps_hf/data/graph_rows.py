@@ -36,7 +36,7 @@ def load_graph_dataset(name_or_path: str, config_name: str | None = None, revisi
     return splits
 
 
-def infer_graph_config(splits: DatasetDict) -> dict[str, Any]:
+def infer_graph_config(splits: DatasetDict, problem_type: str | None = None) -> dict[str, Any]:
     """Read the data-dependent fields of `LPSConfig` off all splits of a data set.
 
     Whole-numbered features become categories; others are real numbers with an axis string of their width. One whole number
@@ -44,6 +44,7 @@ def infer_graph_config(splits: DatasetDict) -> dict[str, Any]:
 
     Args:
         splits: Every split, so that a category seen in one only is not out of range later.
+        problem_type: As in `LPSConfig`; `None` infers it. Whole numbers that are quantities want `"regression"`.
 
     Returns:
         `dict`: `max_nodes`, `node_categories`, `edge_categories`, `num_labels`, `problem_type`, and `inputs` where some
@@ -71,7 +72,10 @@ def infer_graph_config(splits: DatasetDict) -> dict[str, Any]:
     known = labels[~np.isnan(labels)]
     if not known.size:
         raise ValueError("column 'y': expected labels, got none in any row.")
-    if labels.shape[1] > 1:
+    if problem_type is not None:
+        classes = problem_type == "single_label_classification"
+        config["problem_type"], config["num_labels"] = problem_type, int(known.max()) + 1 if classes else labels.shape[1]
+    elif labels.shape[1] > 1:
         binary = bool(np.isin(known, (0, 1)).all())
         config["problem_type"] = "multi_label_classification" if binary else "regression"
         config["num_labels"] = labels.shape[1]

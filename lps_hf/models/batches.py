@@ -60,7 +60,11 @@ def encode_batch(
     name = "node_categories" if config.node_categories else "node_features"
     if nodes_given is None and node_mask is None:
         raise ValueError(f"{name}: expected a tensor of shape (batch, nodes, ...), got None. LPSProcessor makes it from rows.")
-    batch, nodes = (nodes_given if nodes_given is not None else node_mask).shape[:2]
+    first = nodes_given if nodes_given is not None else node_mask
+    if first.dim() < 2:
+        name = name if nodes_given is not None else "node_mask"
+        raise ValueError(f"{name}: expected shape (batch, nodes, ...), got {tuple(first.shape)}. Put graphs in a batch.")
+    batch, nodes = first.shape[:2]
     if batch == 0 or nodes == 0:
         raise ValueError(f"{name}: expected at least one graph and one node, got shape ({batch}, {nodes}, ...).")
     if edge_index is None or edge_index.dim() != 3 or edge_index.shape[:2] != (batch, 2):

@@ -25,6 +25,9 @@ _LIBRARY_KEYS = {
     *("torchscript", "use_return_dict", "gradient_checkpointing", "use_cache"),
 }
 
+# What transformers passes on to `from_dict` while it loads.
+_LOADING_KEYS = {"return_unused_kwargs", "_from_auto", "_from_pipeline", "trust_remote_code", "code_revision", "subfolder"}
+
 logger = logging.get_logger(__name__)
 
 
@@ -44,7 +47,8 @@ class LPSConfig(PreTrainedConfig):
         edge_categories (`list[int]`, *optional*): The same for edges. The semantic tensor has one more channel, first, that
             is 1 where there is an edge. `None`: edge features are real numbers, or a constant 1 for a plain adjacency matrix.
         num_samples (`int`): Group elements drawn per input in training.
-        num_eval_samples (`int`): Group elements drawn per input at evaluation.
+        num_eval_samples (`int`): Group elements drawn per input at evaluation. The canonical distribution draws the same one
+            again wherever no nodes tie: 1 is then enough.
         noise_scale (`float`): η, the noise of the learned distribution is Uniform(0, η).
         temperature (`float`): τ of SoftSort, on scores of unit L2 norm (the published rule).
         sinkhorn_iterations (`int`): Sinkhorn rounds of the soft matrix.
@@ -124,6 +128,14 @@ class LPSConfig(PreTrainedConfig):
             The configuration, or with `return_unused_kwargs=True` a tuple of it and the arguments it has no field for.
         """
         known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
+        unknown = sorted(set(kwargs) - known - _LOADING_KEYS)
+        if unknown and not kwargs.get("return_unused_kwargs"):
+            raise ValueError(f"LPSConfig: unknown key {unknown[0]!r}.")
+        # Into the dict, so that they are checked as arguments are; the base class would set them afterwards.
+        changed = {key: kwargs.pop(key) for key in set(kwargs) & (set(LPSConfig.__annotations__) - {"backbone_config"})}
+        if {"node_categories", "edge_categories"} & set(changed) and "inputs" not in changed:
+            changed["inputs"] = None
+        config_dict = {**config_dict, **changed}
         others = {key: value for key, value in config_dict.items() if key not in known}
         if others:
             logger.warning(f"LPSConfig: keys that this version does not know nor use: {', '.join(sorted(others))}.")
@@ -172,6 +184,8 @@ class LPSConfig(PreTrainedConfig):
         group = get_group(self.group)
         if not isinstance(self.inputs, dict):
             raise TypeError(f"inputs: expected a dict of axis strings by field, got {self.inputs!r}.")
+        if not self.inputs:
+            raise ValueError("inputs: expected at least one field, got none. Leave inputs out for the default.")
         for name, text in self.inputs.items():
             if name not in FIELD_AXES:
                 raise ValueError(f"inputs: unknown field {name!r}, expected {' or '.join(map(repr, FIELD_AXES))}.")
@@ -180,7 +194,10 @@ class LPSConfig(PreTrainedConfig):
             if representation.axes != (*FIELD_AXES[name], representation.num_channels):
                 expected = " ".join([*FIELD_AXES[name], "c"])
                 raise ValueError(f"inputs[{name!r}]: expected {expected!r} with a number of channels c, got {text!r}.")
-        group.check_acts_on(self.output_representation, "output")
+        output = self.output_representation
+        group.check_acts_on(output, "output")
+        if output.axes != ("n",) * output.count("n") + (output.num_channels,) or output.count("n") > 2:
+            raise ValueError(f"output: expected 'c', 'n c' or 'n n c' with a number of channels c, got {str(output)!r}.")
         self._check_encoded_channels("node_features", self.node_categories, extra=0)
         self._check_encoded_channels("edge_features", self.edge_categories, extra=1)
         if self.distribution in ("learned", "canonical") and "node_features" not in self.inputs:

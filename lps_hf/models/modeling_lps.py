@@ -79,7 +79,6 @@ class TokenBase(nn.Module):
     def __init__(self, config: LPSConfig) -> None:
         super().__init__()
         output = config.output_representation
-        self.max_nodes = config.max_nodes
         self.output = output
         self.backbone = Backbone(
             config.backbone_config,
@@ -231,7 +230,7 @@ class LPSPreTrainedModel(PreTrainedModel):
         token: str | bool | None = None,
         cache_dir: str | None = None,
         local_files_only: bool = False,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
         **config_kwargs: Any,
     ) -> "LPSPreTrainedModel":
@@ -254,6 +253,10 @@ class LPSPreTrainedModel(PreTrainedModel):
             ValueError: If the backbone's family is not supported, its checkpoint lacks weights, or a config value is wrong.
             OSError: If the backbone cannot be found.
         """
+        dtype = dtype or config_kwargs.pop("torch_dtype", None)
+        dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"dtype: expected a floating point type such as torch.bfloat16, got {dtype!r}.")
         hub = {"revision": revision or "main", "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         # The configuration first: a mistake in it should not cost a download.
         backbone_config = vision_tower_config(AutoConfig.from_pretrained(backbone_name_or_path, **hub))
@@ -590,6 +593,8 @@ def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = No
     if labels.shape != logits.shape:
         raise ValueError(f"labels: expected shape {tuple(logits.shape)} for {problem_type}, got {tuple(labels.shape)}.")
     labels = labels.to(logits.dtype)
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling() and bool(labels.isinf().any()):
+        raise ValueError("labels: expected finite numbers, or NaN for missing, got infinity.")
     known = ~labels.isnan()
     labels = labels.masked_fill(~known, 0.0)
     if problem_type == "multi_label_classification":

@@ -83,12 +83,10 @@ class _StraightThroughGather(torch.autograd.Function):
     """Forward: a gather. Backward: the gradient of the product with the permutation matrix, handed to the soft matrix."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, index: Tensor, soft: Tensor, transpose: bool) -> Tensor:
-        place = index if transpose else inverse(index)
-        place = place.unsqueeze(-1).expand(*place.shape, tensor.shape[-1])
+    def forward(ctx: Any, tensor: Tensor, place: Tensor, soft: Tensor, transpose: bool) -> Tensor:
         ctx.save_for_backward(tensor, place)
         ctx.transpose = transpose
-        return tensor.expand(*place.shape).gather(2, place)
+        return tensor.expand(place.shape).gather(2, place)
 
     @staticmethod
     @once_differentiable
@@ -118,13 +116,12 @@ def permute(tensor: Tensor, permutation: Permutation, dim: int, transpose: bool 
     Returns:
         `torch.Tensor` of shape `(batch, num_samples, ...)`.
     """
-    index = permutation.index
     moved = tensor.movedim(dim, 2)
     flat = moved.reshape(*moved.shape[:3], -1)
+    place = permutation.index if transpose else permutation.rank
+    place = place.unsqueeze(-1).expand(*place.shape, flat.shape[-1])
     if permutation.soft is None:
-        place = index if transpose else inverse(index)
-        place = place.unsqueeze(-1).expand(*place.shape, flat.shape[-1])
-        result = flat.expand(*place.shape).gather(2, place)
+        result = flat.expand(place.shape).gather(2, place)
     else:
-        result = _StraightThroughGather.apply(flat, index, permutation.soft.to(flat.dtype), transpose)
+        result = _StraightThroughGather.apply(flat, place, permutation.soft.to(flat.dtype), transpose)
     return result.reshape(*result.shape[:3], *moved.shape[3:]).movedim(2, dim)

@@ -16,10 +16,12 @@ _NODE_KEYS = ("node_feat", "node_categories", "node_features")
 _EDGE_KEYS = ("edge_attr", "edge_categories", "edge_features")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def _cached_frame_ranks(edge_bytes: bytes, num_nodes: int) -> np.ndarray:
-    """The frame of a graph that has been seen before is not computed again in the next epoch."""
-    return laplacian_frame_ranks(np.frombuffer(edge_bytes, dtype=np.int64).reshape(2, -1), num_nodes)
+    """The frame of a graph that has been seen before is not computed again; `add_frame` keeps it with larger data sets."""
+    ranks = laplacian_frame_ranks(np.frombuffer(edge_bytes, dtype=np.int64).reshape(2, -1), num_nodes)
+    ranks.flags.writeable = False
+    return ranks
 
 
 class LPSProcessor(ProcessorMixin):
@@ -27,7 +29,8 @@ class LPSProcessor(ProcessorMixin):
 
     A row is a dictionary: `edge_index` (two lists of node numbers), `num_nodes`, `node_feat` (one list per node), `edge_attr`
     (one list per edge) and, where known, the label `y`. Keys that say nothing of the graph itself (`smiles`, `id`, …) are left
-    alone. Every row is checked, so that a model never sees an impossible graph.
+    alone. Every row is checked, so that a model never sees an impossible graph. Labels become `labels`, which `LPSModel`, having
+    no loss, does not take: pop them from its batch.
 
     Args:
         max_nodes (`int`): Largest graph that the model takes.
@@ -211,7 +214,10 @@ class LPSProcessor(ProcessorMixin):
             ranks = row.get("frame_ranks")
             if ranks is None:
                 ranks = _cached_frame_ranks(checked["edge_index"].tobytes(), checked["num_nodes"])
-            checked["frame_ranks"] = np.asarray(ranks, dtype=np.int64)
+            ranks = _as_array(ranks, f"{where}: frame_ranks")
+            if ranks.dtype.kind not in "iu":
+                raise TypeError(f"{where}: frame_ranks: expected whole numbers, got {ranks.dtype}. Make them with add_frame.")
+            checked["frame_ranks"] = ranks.astype(np.int64)
             if checked["frame_ranks"].shape != (checked["num_nodes"],):
                 got = checked["frame_ranks"].shape
                 raise ValueError(f"{where}: frame_ranks: expected shape ({checked['num_nodes']},), got {got}.")

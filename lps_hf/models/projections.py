@@ -22,6 +22,9 @@ def padding_sources(size: int, padded_size: int, mode: str, centered: bool) -> T
 
     Returns:
         `torch.Tensor` of shape `(padded_size,)` int64.
+
+    Raises:
+        ValueError: If `mode` is none of these.
     """
     # On the CPU also while a model is built on the meta device: the number of copies below depends on the values.
     place = torch.arange(padded_size, device="cpu") - ((padded_size - size) // 2 if centered else 0)
@@ -31,6 +34,8 @@ def padding_sources(size: int, padded_size: int, mode: str, centered: bool) -> T
         return place.clamp(0, size - 1)
     if mode == "circular":
         return place % size
+    if mode != "reflect":
+        raise ValueError(f"mode: expected 'zero', 'reflect', 'replicate' or 'circular', got {mode!r}.")
     period = max(2 * (size - 1), 1)
     place = place % period
     return torch.minimum(place, period - place) if size > 1 else torch.zeros_like(place)

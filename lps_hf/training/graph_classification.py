@@ -1,5 +1,6 @@
 """The shared core of graph classification scripts: their arguments, and model, processor, data and metrics made from them."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from lps_hf.data.graph_rows import fold_splits, infer_graph_config, labels_of, load_graph_dataset
 from lps_hf.evaluation.metrics import compute_metrics_for, prior_baseline
+from lps_hf.hub.checkpoints import publish, save_checkpoint
 from lps_hf.models.backbones import vision_tower_config
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSForGraphClassification
@@ -64,6 +66,10 @@ class DataArguments:
     dataset_name: str | None = field(default=None, metadata={"help": "Data set of graph rows: a Hub id or a folder."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, where it has several."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    problem_type: str | None = field(
+        default=None,
+        metadata={"help": "single_label_classification, multi_label_classification or regression; default: by the labels."},
+    )
     fold: int | None = field(default=None, metadata={"help": "Test fold of a seeded stratified cut of the train split."})
     num_folds: int = field(default=10, metadata={"help": "Number of folds."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many graphs, drawn by the seed."})
@@ -146,7 +152,7 @@ def prepare_task(
     """
     seed = training_arguments.seed
     splits = load_graph_dataset(data_arguments.dataset_name, data_arguments.dataset_config_name, data_arguments.dataset_revision)
-    inferred = infer_graph_config(splits)
+    inferred = infer_graph_config(splits, data_arguments.problem_type)
     if training_arguments.num_eval_samples is not None:
         inferred["num_eval_samples"] = training_arguments.num_eval_samples
     for split in ("train", "test") if data_arguments.fold is None else ("train",):
@@ -157,29 +163,121 @@ def prepare_task(
             )
     if data_arguments.fold is not None:
         splits = fold_splits(splits["train"], data_arguments.fold, data_arguments.num_folds, seed)
-    train_labels = labels_of(splits["train"], inferred["problem_type"])
+    model = _load_model(model_arguments, inferred, model_arguments.from_scratch if from_scratch is None else from_scratch)
+    problem_type = model.config.problem_type
+    train_labels = labels_of(splits["train"], problem_type)
     for split in splits:
         most = data_arguments.max_train_samples if split == "train" else data_arguments.max_eval_samples
         if most is not None and most < len(splits[split]):
             splits[split] = splits[split].shuffle(seed=seed).select(range(most))
-    test_labels = labels_of(splits["test"], inferred["problem_type"])
-    model = _load_model(model_arguments, inferred, model_arguments.from_scratch if from_scratch is None else from_scratch)
+    test_labels = labels_of(splits["test"], problem_type)
     return GraphClassificationTask(
         model=model,
         processor=LPSProcessor.from_config(model.config),
         splits=splits,
-        compute_metrics=compute_metrics_for(model.config.problem_type, model.config.num_labels),
-        metric=METRIC_FOR[model.config.problem_type],
-        baseline=prior_baseline(inferred["problem_type"], train_labels, test_labels),
+        compute_metrics=compute_metrics_for(problem_type, model.config.num_labels),
+        metric=METRIC_FOR[problem_type],
+        baseline=prior_baseline(problem_type, train_labels, test_labels),
     )
+
+
+def make_results(
+    task: GraphClassificationTask, metrics: dict[str, float], losses: list[float], num_steps: int, seed: int
+) -> dict[str, Any]:
+    """What `results.json` holds of one run.
+
+    Args:
+        task: The task.
+        metrics: Metrics of the test split.
+        losses: Training losses in order.
+        num_steps: Optimizer steps.
+        seed: The seed.
+
+    Returns:
+        `dict`: Figures with their budget.
+    """
+    return {
+        "metric": task.metric,
+        "test": metrics,
+        "baseline": task.baseline,
+        "train_loss_first": losses[0] if losses else None,
+        "train_loss_last": losses[-1] if losses else None,
+        "num_train": len(task.splits["train"]),
+        "num_test": len(task.splits["test"]),
+        "steps": num_steps,
+        "seed": seed,
+    }
+
+
+def write_results(folder: str | Path, results: dict[str, Any]) -> None:
+    """Write `results.json`, in one piece."""
+    folder = Path(folder)
+    temporary = folder / ".results.json"
+    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "results.json")
+
+
+def save_run(
+    task: GraphClassificationTask, model: LPSForGraphClassification, arguments: LPSTrainingArguments, results: dict[str, Any]
+) -> None:
+    """Save a trained model with its code and figures to `arguments.output_dir`, and to the Hub with `push_to_hub`.
+
+    Args:
+        task: Gives the processor.
+        model: The trained model, on one process.
+        arguments: Where to.
+        results: For `results.json`.
+    """
+    save_checkpoint(model, task.processor, arguments.output_dir)
+    write_results(arguments.output_dir, results)
+    if arguments.push_to_hub:
+        # Trainer.push_to_hub would leave out the code that the checkpoint needs.
+        repo_id = arguments.hub_model_id or Path(arguments.output_dir).name
+        publish(model, task.processor, repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)
+
+
+def run_and_report(
+    train: Callable[[bool | None], dict[str, Any]], data_arguments: DataArguments, arguments: LPSTrainingArguments, is_main: bool
+) -> None:
+    """Train, and with `compare_with_scratch` train a random backbone on the same budget; print both.
+
+    Args:
+        train: Runs the loop of a script; its argument says whether the backbone is random (`None`: as the flags say).
+        data_arguments: Says whether to compare.
+        arguments: Where to write; changed for the second run.
+        is_main: Whether this process writes and prints.
+    """
+    results = train(None)
+    if data_arguments.compare_with_scratch:
+        output_dir = arguments.output_dir
+        arguments.output_dir = str(Path(output_dir) / "scratch")
+        arguments.push_to_hub, arguments.resume_from_checkpoint = False, None
+        scratch = train(True)
+        results["scratch"] = {key: value for key, value in scratch.items() if key != "baseline"}
+        if is_main:
+            write_results(output_dir, results)
+    if not is_main:
+        return
+    metric = results["metric"]
+    print(f"\n{'test ' + metric:<28}{results['test'][metric]:.4f}")
+    if "scratch" in results:
+        print(f"{'  random weights':<28}{results['scratch']['test'][metric]:.4f}")
+    print(f"{'  prediction without graph':<28}{results['baseline'][metric]:.4f}")
 
 
 def _load_model(arguments: ModelArguments, inferred: dict[str, Any], from_scratch: bool) -> LPSForGraphClassification:
     if arguments.model_name_or_path is not None:
         own = {key: value for key, value in inferred.items() if key == "num_eval_samples"}
+        config = LPSConfig.from_pretrained(arguments.model_name_or_path, **own)
+        config.problem_type = config.problem_type or inferred["problem_type"]
+        if config.num_labels < inferred["num_labels"]:
+            raise ValueError(
+                f"model_name_or_path: expected a model with {inferred['num_labels']} labels for this data set, got one with "
+                f"{config.num_labels}."
+            )
         if from_scratch:
-            return LPSForGraphClassification(LPSConfig.from_pretrained(arguments.model_name_or_path, **own))
-        return LPSForGraphClassification.from_pretrained(arguments.model_name_or_path, **own)
+            return LPSForGraphClassification(config)
+        return LPSForGraphClassification.from_pretrained(arguments.model_name_or_path, config=config)
     config_fields = {**inferred, **arguments.config_fields()}
     revision = arguments.backbone_revision
     if not from_scratch:

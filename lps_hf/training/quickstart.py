@@ -1,6 +1,5 @@
 """The main job on an embedded default: symmetrize, fine-tune, evaluate, save, reload, and show that it is equivariant."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lps_hf.testing import equivariance_error
 
 from .arguments import LPSTrainingArguments
 from .callbacks import LossProgressCallback
+from .graph_classification import write_results
 from .trainer import LPSTrainer
 
 # Circular skip links: three 4-regular graphs of 13 nodes, in every node order. All nodes look alike to 1-WL.
@@ -130,9 +130,7 @@ def run_quickstart(output_dir: str | Path, num_steps: int = 500, seed: int = 0) 
     )
     figure.savefig(output_dir / "quickstart.png")
     results["seconds"] = time.perf_counter() - start
-    temporary = output_dir / ".results.json"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(output_dir / "results.json")
+    write_results(output_dir, results)
     return results
 
 

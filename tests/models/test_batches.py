@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lps_hf.models.batches import GraphBatch, check_categories, encode_batch
+from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.representations import EdgeField
 from tests.models.graph_cases import NODE_CATEGORIES, random_batch, tiny_config
 
@@ -287,3 +288,12 @@ def test_rubbish_on_padding_is_no_mistake():
     check_categories("edge_categories", torch.zeros(2, 0, 1, dtype=torch.int64), [2])
     real = changed(FEATURES, "node_features", (1, 6, 0), float("nan"))
     assert not encode(REAL, **real).fields["node_features"][1, 6].any()
+
+
+@pytest.mark.parametrize("name", ["node_features", "node_mask"])
+def test_a_tensor_without_a_batch_axis_is_named(name):
+    value = torch.ones(3) if name == "node_features" else torch.ones(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"{name}: expected shape \(batch, nodes, ...\), got \(3,\)"):
+        LPSModel(tiny_config(node_categories=None, edge_categories=None))(
+            **{name: value}, edge_index=torch.zeros(1, 2, 0, dtype=torch.int64)
+        )

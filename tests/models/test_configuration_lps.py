@@ -191,3 +191,46 @@ def test_what_cannot_work_is_refused_by_name(name):
     options, argument = CANNOT_WORK[name]
     with pytest.raises((ValueError, TypeError), match=argument):
         LPSConfig(**options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    LPSConfig(node_categories=[3], num_labels=2).save_pretrained(tmp_path)
+    return tmp_path
+
+
+OVERRIDES = {
+    "padding mode": ({"padding_mode": "refelct"}, "padding_mode"),
+    "temperature": ({"temperature": -1.0}, "temperature"),
+    "samples": ({"num_eval_samples": 0}, "num_eval_samples"),
+    "nodes": ({"max_nodes": -1}, "max_nodes"),
+    "interface": ({"interface_config": {"hiden": 3}}, "interface_config"),
+    "distribution": ({"distribution": "bogus"}, "distribution"),
+    "misspelt": ({"num_sample": 4}, "num_sample"),
+}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_values_given_while_loading_are_checked_too(folder, name):
+    options, argument = OVERRIDES[name]
+    with pytest.raises((ValueError, TypeError), match=argument):
+        LPSConfig.from_pretrained(folder, **options)
+
+
+def test_values_given_while_loading_replace_those_in_the_file(folder):
+    config = LPSConfig.from_pretrained(folder, node_categories=[2, 2], num_eval_samples=7, num_labels=5)
+    assert config.inputs["node_features"] == "n 4"
+    assert (config.num_eval_samples, config.num_labels, config.temperature) == (7, 5, 0.01)
+    config, unused = LPSConfig.from_pretrained(folder, num_samples=3, foo=1, return_unused_kwargs=True)
+    assert (config.num_samples, unused) == (3, {"foo": 1})
+
+
+@pytest.mark.parametrize("output", ["n n n 1", "2 n", "n n"])
+def test_outputs_without_a_readout_are_refused(output):
+    with pytest.raises(ValueError, match="output: expected 'c', 'n c' or 'n n c'"):
+        LPSConfig(output=output)
+
+
+def test_no_input_is_refused():
+    with pytest.raises(ValueError, match="inputs: expected at least one field"):
+        LPSConfig(inputs={}, distribution="haar")

@@ -57,3 +57,15 @@ def test_a_mistake_is_found_before_the_weights_are_loaded(vit_folder):
     (vit_folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="distribution: expected one of"):
         LPSForGraphClassification.from_backbone_pretrained(str(vit_folder), max_nodes=9, distribution="learnt")
+
+
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"torch_dtype": torch.bfloat16}])
+def test_types_as_transformers_users_write_them(vit_folder, options):
+    model = LPSForGraphClassification.from_backbone_pretrained(str(vit_folder), max_nodes=9, **options)
+    assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["auto", "int8", torch.int32])
+def test_types_that_no_weights_have_are_refused(vit_folder, dtype):
+    with pytest.raises(ValueError, match="dtype: expected a floating point type"):
+        LPSForGraphClassification.from_backbone_pretrained(str(vit_folder), max_nodes=9, dtype=dtype)

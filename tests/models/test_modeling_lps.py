@@ -623,3 +623,8 @@ def test_who_asks_for_the_report_judges_the_weights(saved):
     save_file(without_readout(load_file(path)), path, metadata={"format": "pt"})
     _, report = LPSForGraphClassification.from_pretrained(saved[1], output_loading_info=True)
     assert report["missing_keys"] == {"lps.base.readout.linear.weight", "lps.base.readout.linear.bias"}
+
+
+def test_infinite_targets_are_refused():
+    with pytest.raises(ValueError, match="labels: expected finite numbers"):
+        invariant_loss(torch.zeros(2, 1), torch.tensor([[1.0], [torch.inf]]), "regression")

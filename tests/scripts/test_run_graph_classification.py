@@ -152,7 +152,7 @@ def test_without_training_both_give_the_same_figures(run):
 
 @BOTH
 def test_both_learn(run, name):
-    flags = ("--max_steps", "25", "--logging_steps", "5", "--per_device_train_batch_size", "24", "--learning_rate", "3e-3")
+    flags = ("--max_steps", "50", "--logging_steps", "5", "--per_device_train_batch_size", "24", "--learning_rate", "3e-3")
     results = run(name, *flags, "--backbone_learning_rate", "1e-3", "--weight_decay", "0.01", data="regression")
     assert results["train_loss_last"] < 0.8 * results["train_loss_first"]
 
@@ -250,3 +250,14 @@ def test_wrong_arguments_are_refused_before_any_work(run, tmp_path, name):
     with pytest.raises(ValueError, match="expected a split 'test'"):
         run(name, data="uncut")
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("flags", [("--eval_strategy", "steps"), ("--save_strategy", "epoch")])
+def test_the_twin_refuses_what_it_does_not_do(run, flags):
+    with pytest.raises(ValueError, match=f"{flags[0][2:]}.*Use run_graph_classification.py"):
+        run(NAMES[1], *flags)
+
+
+def test_the_twin_takes_shares_of_the_run_for_steps(run, tmp_path):
+    run(NAMES[1], "--save_strategy", "steps", "--save_steps", "0.5", "--logging_steps", "0.25")
+    assert sorted(folder.name for folder in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]

@@ -309,3 +309,23 @@ def test_a_data_set_without_the_needed_columns_is_refused(folder, tmp_path):
     path = save_dataset(tmp_path / "graphs", train=rows, test=rows)
     with pytest.raises(ValueError, match="expected the columns edge_index, num_nodes and y, got graph, num_nodes, y;"):
         prepare_task(*parse(folder, "--dataset_name", path))
+
+
+def test_a_checkpoint_that_names_no_problem_takes_that_of_the_data(folder, tmp_path):
+    model = tiny_classifier(problem_type=None)
+    save_checkpoint(model, LPSProcessor.from_config(model.config), tmp_path / "model")
+    task = prepare_task(*parse(folder, "--model_name_or_path", str(tmp_path / "model")))
+    assert (task.metric, task.model.config.problem_type) == ("accuracy", SINGLE)
+
+
+def test_a_checkpoint_with_too_few_labels_is_refused(folder, tmp_path):
+    model = tiny_classifier(num_labels=2)
+    save_checkpoint(model, LPSProcessor.from_config(model.config), tmp_path / "model")
+    with pytest.raises(ValueError, match="model_name_or_path: expected a model with 3 labels for this data set, got one with 2"):
+        prepare_task(*parse(folder, "--model_name_or_path", str(tmp_path / "model")))
+
+
+def test_whole_numbers_that_are_quantities(folder):
+    task = prepare_task(*parse(folder, "--problem_type", "regression"))
+    assert (task.metric, task.model.config.num_labels) == ("mae", 1)
+    assert set(task.baseline) == {"mae", "rmse"}
