@@ -14,6 +14,7 @@ It needs pytest and parameterized. The exit code is pytest's: 0 when nothing fai
 
 import argparse
 import collections
+import functools
 import importlib
 import os
 import subprocess
@@ -36,7 +37,7 @@ from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification, LPSModel
+from lps_hf.models.modeling_lps import LPSForGraphClassification, LPSModel, LPSPreTrainedModel
 
 SDIST_VARIABLE = "TRANSFORMERS_SDIST"
 """Environment variable with the unpacked sdist, through which `main` speaks to the test module that pytest imports."""
@@ -64,6 +65,8 @@ OVERRIDDEN_TESTS = {
     "children; here it is the read-out of the base function.",
     "test_enable_input_require_grads_with_gradient_checkpointing": "The mixin looks for a gradient on input "
     "embeddings; here one has to reach the first layer through reentrant checkpoints, with all before it frozen.",
+    "test_reverse_loading_mapping": "The mixin expects the older names of a backbone's weights by default; here they are "
+    "written on request, because Trainer reads a checkpoint without renaming.",
 }
 """Tests that run in another form, written in `CommonTests`, and why."""
 
@@ -186,6 +189,11 @@ class CommonTests:
             with self.subTest(request), self.assertNoLogs("transformers.modeling_utils", "WARNING"):
                 model.set_attn_implementation(request)
                 assert attention_implementations(model) == {expected}
+
+    def test_reverse_loading_mapping(self, **options: Any) -> None:
+        save_with_older_names = functools.partialmethod(LPSPreTrainedModel.save_pretrained, save_original_format=True)
+        with unittest.mock.patch.object(LPSPreTrainedModel, "save_pretrained", save_with_older_names):
+            super().test_reverse_loading_mapping(**options)
 
     def test_can_load_ignoring_mismatched_shapes(self) -> None:
         model = self._make_model()
