@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,10 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_quickstart(options: argparse.Namespace) -> int:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("quickstart draws a figure and needs matplotlib: pip install 'lps_hf[viz]'.") from error
+    if find_spec("matplotlib") is None:
+        raise ImportError("quickstart draws a figure and needs matplotlib: pip install 'lps_hf[viz]'.")
     from transformers.utils import logging
 
     from lps_hf.training.quickstart import run_quickstart

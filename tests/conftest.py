@@ -13,8 +13,12 @@ from tests.loopback_hub import LoopbackHub
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seeded_and_on_one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads cost more than they give at this size, above all where tests run side by side
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A small model, its processor, and an input whose result is always the same."""
 
 import pytest
-import torch
 from transformers.utils import logging
 
 from lps_hf.models.processing_lps import LPSProcessor
@@ -9,13 +8,10 @@ from tests.tiny import random_rows, tiny_classifier
 
 
 @pytest.fixture(autouse=True)
-def _quiet_and_on_one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same sums, in the same order, as in the processes that tests start
+def _quiet():
     logging.disable_progress_bar()
     yield
     logging.enable_progress_bar()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
