@@ -91,8 +91,7 @@ class LPSConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(key for key in kwargs if key not in _LIBRARY_KEYS)
         if unknown:
-            fields = ", ".join(sorted(set(LPSConfig.__annotations__)))
-            raise ValueError(f"LPSConfig: unknown key {unknown[0]!r}. Expected one of {fields}, or a transformers option.")
+            raise ValueError(_unknown_key(unknown[0]))
         if self.backbone_config is not None and not isinstance(self.backbone_config, dict | PreTrainedConfig):
             raise TypeError(f"backbone_config: expected a configuration or a dict, got {self.backbone_config!r}.")
         if isinstance(self.backbone_config, dict):
@@ -130,7 +129,7 @@ class LPSConfig(PreTrainedConfig):
         known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
         unknown = sorted(set(kwargs) - known - _LOADING_KEYS)
         if unknown and not kwargs.get("return_unused_kwargs"):
-            raise ValueError(f"LPSConfig: unknown key {unknown[0]!r}.")
+            raise ValueError(_unknown_key(unknown[0]))
         # Into the dict, so that they are checked as arguments are; the base class would set them afterwards.
         changed = {key: kwargs.pop(key) for key in set(kwargs) & (set(LPSConfig.__annotations__) - {"backbone_config"})}
         if {"node_categories", "edge_categories"} & set(changed) and "inputs" not in changed:
@@ -241,3 +240,8 @@ class LPSConfig(PreTrainedConfig):
     def output_representation(self) -> Representation:
         """The parsed axis string of the output; `num_labels` invariant numbers unless `output` says otherwise."""
         return Representation.parse(self.output if self.output is not None else str(self.num_labels))
+
+
+def _unknown_key(key: str) -> str:
+    names = ", ".join(sorted(set(LPSConfig.__annotations__)))
+    return f"LPSConfig: unknown key {key!r}. Expected one of {names}, or a transformers option."
