@@ -14,7 +14,12 @@ __version__ = "0.1.0"
 # Loaded at first use: they need parts of transformers, accelerate and datasets that take seconds to import.
 _LAZY = {
     "DataCollatorForGraphs": "lps_hf.data.collator",
-    "LPSForGraphClassification": "lps_hf.models.modeling_lps",
+    "LPSForGraphClassification": "lps_hf.models.modeling_heads_lps",
+    "LPSForImageClassification": "lps_hf.models.modeling_heads_lps",
+    "LPSForLinkPrediction": "lps_hf.models.modeling_heads_lps",
+    "LPSForNodeClassification": "lps_hf.models.modeling_heads_lps",
+    "LPSForParticleDynamics": "lps_hf.models.modeling_heads_lps",
+    "LPSForPointCloudClassification": "lps_hf.models.modeling_heads_lps",
     "LPSModel": "lps_hf.models.modeling_lps",
     "LPSPreTrainedModel": "lps_hf.models.modeling_lps",
     "LPSProcessor": "lps_hf.models.processing_lps",

@@ -23,7 +23,9 @@ _MODELS, _PROCESSORS = "transformers.models.auto.modeling_auto", "transformers.m
 AUTO_CLASSES = (
     ("LPSProcessor", "processing_lps", "AutoProcessor", _PROCESSORS),
     ("LPSModel", "modeling_lps", "AutoModel", _MODELS),
-    ("LPSForGraphClassification", "modeling_lps", "AutoModelForSequenceClassification", _MODELS),
+    ("LPSForGraphClassification", "modeling_heads_lps", "AutoModelForSequenceClassification", _MODELS),
+    ("LPSForNodeClassification", "modeling_heads_lps", "AutoModelForTokenClassification", _MODELS),
+    ("LPSForImageClassification", "modeling_heads_lps", "AutoModelForImageClassification", _MODELS),
 )
 
 

@@ -7,11 +7,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lps_hf.models.groups import get_group
+from lps_hf.models.elements import Element, Permutation, ProductElement
+from lps_hf.models.group import Group
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
-from lps_hf.models.representations import Permutation, Representation
+from lps_hf.models.representations import Representation
+from lps_hf.models.symmetrization import mask_nodes
 
-_NODE_AXIS = Representation.parse("n 1")
+# How a group acts on the tensors of a batch; what is not named is left alone, and edges are relabelled.
+_BATCH_AXES = {
+    **dict.fromkeys(("node_features", "node_categories", "charges"), "n 1"),
+    **dict.fromkeys(("frame_ranks", "node_mask"), "n"),
+    "positions": "n p",
+    "velocities": "n v",
+    "pixel_values": "1 h w",
+}
 
 
 class EquivarianceError(NamedTuple):
@@ -27,25 +36,29 @@ class EquivarianceError(NamedTuple):
     """Of `relative_error`."""
 
 
-def act_on_batch(elements: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the nodes of a batch: h·x as the data set would have stored it.
+def act_on_batch(group: Group, elements: Element, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Apply group elements to the tensors of a batch: h·x as the data set would have stored it.
 
     Args:
-        elements (`torch.Tensor` of shape `(batch, nodes)` int64): Permutations h, h(i) is the new name of node i.
+        group: The group.
+        elements: One element h for every input, leading shape `(batch, 1)`. A permutation sends node i to number h(i).
         batch: The model's batch.
 
     Returns:
-        The batch with node tensors moved and edge ends renamed.
+        The batch with nodes renamed, positions and velocities moved, or images turned.
     """
-    permutation = Permutation(elements.unsqueeze(1))
     moved = dict(batch)
-    for key in ("node_features", "node_categories", "frame_ranks", "node_mask"):
-        if moved.get(key) is not None:
-            tensor = moved[key].reshape(*moved[key].shape[:2], -1)
-            acted = get_group("S_n").act(permutation, tensor.unsqueeze(1), _NODE_AXIS).squeeze(1)
-            moved[key] = acted.reshape(moved[key].shape)
-    ends = moved["edge_index"].flatten(1)
-    moved["edge_index"] = elements.gather(1, ends).view_as(moved["edge_index"])
+    for key, axes in _BATCH_AXES.items():
+        representation = Representation.parse(axes)
+        if moved.get(key) is not None and representation.letters & group.letters:
+            moved[key] = group.transform(elements, moved[key].unsqueeze(1), representation, invert=False).squeeze(1)
+    parts = elements.factors if isinstance(elements, ProductElement) else (elements,)
+    for part in parts:
+        if isinstance(part, Permutation):
+            for key in ("edge_index", "pair_index"):
+                if moved.get(key) is not None:
+                    ends = moved[key].flatten(1)
+                    moved[key] = part.index[:, 0].gather(1, ends).view_as(moved[key])
     return moved
 
 
@@ -86,12 +99,10 @@ def equivariance_error(
     """
     base: LPSModel = model if isinstance(model, LPSModel) else getattr(model, model.base_model_prefix)
     group, output = base.group, base.config.output_representation
-    if batch.get("node_mask") is None:
-        nodes = next((batch[key] for key in ("node_categories", "node_features") if batch.get(key) is not None), None)
-        if nodes is None:
-            raise ValueError(f"batch: expected the key 'node_mask', 'node_categories' or 'node_features', got {sorted(batch)}.")
-        batch = {**batch, "node_mask": torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)}
-    node_mask = batch["node_mask"]
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}
+    node_mask = base.encode(**inputs).node_mask
+    if node_mask.shape[1]:
+        batch = {**batch, "node_mask": node_mask}
     num_samples = base.config.num_eval_samples if num_samples is None else num_samples
     for name, count in (("num_group_elements", num_group_elements), ("num_samples", num_samples)):
         if count < 1:
@@ -104,19 +115,21 @@ def equivariance_error(
             here: dict[str, Any]
             there: dict[str, Any]
             element = group.haar(node_mask, 1, generator)
-            moved = act_on_batch(element.index.squeeze(1), batch)
+            moved = act_on_batch(group, element, batch)
             if not symmetrized:
-                identity = group.identity(node_mask.shape[0], 1, node_mask.shape[1], device=node_mask.device).index
-                here, there = {"group_elements": identity}, {"group_elements": identity}
+                here = there = {"group_elements": group.identity(node_mask, 1).tensors}
             elif coupled:
-                noise = base.draw_noise(node_mask, num_samples, generator)
-                # The element of each graph acts on all samples of its noise.
-                moved_noise = group.act(Permutation(element.index.expand(-1, num_samples, -1)), noise, _NODE_AXIS)
-                here, there = {"noise": noise}, {"noise": moved_noise}
+                # Turned in double precision: rounding the noise differently would show as an error of the model.
+                noise = {n: part.double() for n, part in base.draw_noise(base.encode(**inputs), num_samples, generator).items()}
+                # The element of each input acts on all samples of its noise.
+                everywhere = element.map(lambda tensor: tensor.expand(-1, num_samples, *tensor.shape[2:]))
+                axes = base.distribution.noise_axes
+                here = {"noise": noise}
+                there = {"noise": {name: group.act(everywhere, part, axes[name]) for name, part in noise.items()}}
             else:
                 here = there = {"num_samples": num_samples, "generator": generator}
             value = _output_of(model, batch, **here)
-            expected = group.act(element, value.unsqueeze(1), output).squeeze(1)
+            expected = mask_nodes(group.act(element, value.unsqueeze(1), output).squeeze(1), output, node_mask)
             squares.append((_output_of(model, moved, **there) - expected).square().mean())
             scale += value.square().mean().item() / num_group_elements
     finally:

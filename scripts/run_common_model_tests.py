@@ -37,7 +37,8 @@ from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification, LPSModel, LPSPreTrainedModel
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
+from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 
 SDIST_VARIABLE = "TRANSFORMERS_SDIST"
 """Environment variable with the unpacked sdist, through which `main` speaks to the test module that pytest imports."""

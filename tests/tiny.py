@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import ViTConfig, ViTModel
 
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
 
 MAX_NODES = 8
 NODE_CATEGORIES = [3, 2]

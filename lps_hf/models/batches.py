@@ -1,39 +1,19 @@
 """The model's batch: checks the tensors of a call and encodes them into fields."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from .configuration_lps import LPSConfig
-from .representations import EdgeField, Field
+from .groups import get_group
+from .representations import Batch, EdgeField, Field
+
+NODE_KEYS = ("node_categories", "node_features", "positions", "velocities", "charges")
 
 
-class GraphBatch(NamedTuple):
-    """A batch of graphs as the method sees it."""
-
-    fields: dict[str, Field]
-    """The input fields by name; dense ones of shape (batch, nodes, channels), edges as an `EdgeField`."""
-    edge_index: Tensor
-    """(batch, 2, edges) int64, zero on padding."""
-    node_mask: Tensor
-    """(batch, nodes) bool."""
-    edge_mask: Tensor
-    """(batch, edges) bool."""
-
-
-def encode_batch(
-    config: LPSConfig,
-    dtype: torch.dtype,
-    edge_index: Tensor,
-    node_mask: Tensor | None,
-    edge_mask: Tensor | None,
-    node_features: Tensor | None,
-    node_categories: Tensor | None,
-    edge_features: Tensor | None,
-    edge_categories: Tensor | None,
-) -> GraphBatch:
-    """Check the tensors of `LPSModel.forward` and encode categories as one-hot vectors.
+def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Tensor | None]) -> Batch:
+    """Check the tensors of `LPSModel.forward` and make the input fields of them.
 
     Shapes and types are always checked. Values are checked on the CPU only: reading them on an accelerator would make it wait,
     and `LPSProcessor` has checked them already.
@@ -41,53 +21,130 @@ def encode_batch(
     Args:
         config: Says which fields there are.
         dtype: Type of the encoded fields.
-        edge_index (`torch.Tensor` of shape `(batch, 2, edges)` int64): Source and target.
-        node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): `None` where all are nodes.
-        edge_mask (`torch.Tensor` of shape `(batch, edges)` bool): `None` where all are edges.
-        node_features (`torch.Tensor` of shape `(batch, nodes, channels)`): Real node features.
-        node_categories (`torch.Tensor` of shape `(batch, nodes, features)` int64): Categorical node features.
-        edge_features (`torch.Tensor` of shape `(batch, edges, channels)`): Real edge features.
-        edge_categories (`torch.Tensor` of shape `(batch, edges, features)` int64): Categorical edge features.
+        tensors: The arguments of `LPSModel.forward` by name; `None` where nothing is given.
 
     Returns:
-        `GraphBatch`.
+        `Batch`.
 
     Raises:
-        ValueError: If a tensor is missing, of the wrong shape, or (on the CPU) holds impossible values.
+        ValueError: If a tensor is missing or not wanted, of the wrong shape, or (on the CPU) holds impossible values.
         TypeError: If a tensor has the wrong type.
     """
-    nodes_given = node_categories if config.node_categories else node_features
-    name = "node_categories" if config.node_categories else "node_features"
-    if nodes_given is None and node_mask is None:
-        raise ValueError(f"{name}: expected a tensor of shape (batch, nodes, ...), got None. LPSProcessor makes it from rows.")
-    first = nodes_given if nodes_given is not None else node_mask
-    if first.dim() < 2:
-        name = name if nodes_given is not None else "node_mask"
-        raise ValueError(f"{name}: expected shape (batch, nodes, ...), got {tuple(first.shape)}. Put graphs in a batch.")
+    _refuse_unread(config, tensors)
+    if "pixel_values" in config.inputs:
+        return _encode_images(config, dtype, tensors["pixel_values"])
+    first = _first_node_tensor(config, tensors)
     batch, nodes = first.shape[:2]
-    if batch == 0 or nodes == 0:
-        raise ValueError(f"{name}: expected at least one graph and one node, got shape ({batch}, {nodes}, ...).")
+    node_mask = _check_mask("node_mask", tensors.get("node_mask"), (batch, nodes), first.device)
+    edge_index, edge_mask = _check_edges(config, tensors, batch, first.device)
+    if first.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_values(config, node_mask, edge_index, edge_mask)
+    edge_index = edge_index.masked_fill(~edge_mask.unsqueeze(1), 0)
+    fields: dict[str, Field] = {}
+    for field, representation in config.input_representations.items():
+        if field in ("node_features", "edge_features"):
+            encoded = _encode(
+                field,
+                tensors.get(field),
+                tensors.get(field.replace("features", "categories")),
+                getattr(config, field.replace("features", "categories")),
+                node_mask if field == "node_features" else edge_mask,
+                representation.num_channels,
+                dtype,
+            )
+            fields[field] = encoded if field == "node_features" else EdgeField(edge_index, encoded)
+        elif field == "pair_features":
+            fields[field] = _pair_features(config, dtype, tensors, node_mask)
+        else:
+            width = representation.width(get_group(config.group).dimension)
+            fields[field] = _check_numbers(field, tensors.get(field), (*node_mask.shape, width), node_mask, dtype)
+    return Batch(fields, node_mask, edge_index, edge_mask, tensors.get("frame_ranks"))
+
+
+def _refuse_unread(config: LPSConfig, tensors: Mapping[str, Tensor | None]) -> None:
+    """Refuse a field that the model would ignore: its answer would not depend on what the user believes it does."""
+    read = set(config.inputs) | ({"charges", "positions"} if "pair_features" in config.inputs else set())
+    for field in ("positions", "velocities", "charges", "pixel_values"):
+        if tensors.get(field) is not None and field not in read:
+            raise ValueError(f"{field}: this model has the inputs {', '.join(config.inputs)}, so expected None.")
+
+
+def _first_node_tensor(config: LPSConfig, tensors: Mapping[str, Tensor | None]) -> Tensor:
+    """A tensor that tells the numbers of graphs and nodes."""
+    wanted = [name for name in config.inputs if name in NODE_KEYS]
+    if "node_features" in wanted and config.node_categories:
+        wanted[wanted.index("node_features")] = "node_categories"
+    name = next((name for name in [*wanted, "positions", "node_mask"] if tensors.get(name) is not None), None)
+    if name is None:
+        missing = wanted[0] if wanted else "node_mask"
+        raise ValueError(f"{missing}: expected a tensor of shape (batch, nodes, ...), got None. LPSProcessor makes it from rows.")
+    first = tensors[name]
+    assert first is not None
+    if first.dim() < 2:
+        raise ValueError(f"{name}: expected shape (batch, nodes, ...), got {tuple(first.shape)}. Put graphs in a batch.")
+    if 0 in first.shape[:2]:
+        raise ValueError(f"{name}: expected at least one graph and one node, got shape {tuple(first.shape)}.")
+    return first
+
+
+def _check_edges(
+    config: LPSConfig, tensors: Mapping[str, Tensor | None], batch: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    edge_index = tensors.get("edge_index")
+    if edge_index is None and "edge_features" not in config.inputs:
+        edge_index = torch.zeros(batch, 2, 0, dtype=torch.int64, device=device)
     if edge_index is None or edge_index.dim() != 3 or edge_index.shape[:2] != (batch, 2):
         got = None if edge_index is None else tuple(edge_index.shape)
         raise ValueError(f"edge_index: expected shape ({batch}, 2, edges), got {got}.")
     if edge_index.dtype != torch.int64:
         raise TypeError(f"edge_index: expected int64, got {edge_index.dtype}. Call .long().")
-    edges = edge_index.shape[2]
-    node_mask = _check_mask("node_mask", node_mask, (batch, nodes), edge_index.device)
-    edge_mask = _check_mask("edge_mask", edge_mask, (batch, edges), edge_index.device)
-    if edge_index.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_values(config, node_mask, edge_index, edge_mask)
-    edge_index = edge_index.masked_fill(~edge_mask.unsqueeze(1), 0)
-    fields: dict[str, Field] = {}
-    for field, representation in config.input_representations.items():
-        channels = representation.num_channels
-        if field == "node_features":
-            encoded = _encode(field, node_features, node_categories, config.node_categories, node_mask, channels, dtype)
-            fields[field] = encoded
-        else:
-            encoded = _encode(field, edge_features, edge_categories, config.edge_categories, edge_mask, channels, dtype)
-            fields[field] = EdgeField(edge_index, encoded)
-    return GraphBatch(fields, edge_index, node_mask, edge_mask)
+    edge_mask = _check_mask("edge_mask", tensors.get("edge_mask"), (batch, edge_index.shape[2]), edge_index.device)
+    return edge_index, edge_mask
+
+
+def _encode_images(config: LPSConfig, dtype: torch.dtype, pixel_values: Tensor | None) -> Batch:
+    channels = config.input_representations["pixel_values"].num_channels
+    if pixel_values is None or pixel_values.dim() != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
+        got = None if pixel_values is None else tuple(pixel_values.shape)
+        raise ValueError(f"pixel_values: expected shape (batch, {channels}, height, width), got {got}.")
+    if not pixel_values.is_floating_point():
+        raise TypeError(f"pixel_values: expected floating point numbers, got {pixel_values.dtype}. LPSProcessor makes them.")
+    _check_finite("pixel_values", pixel_values)
+    batch, device = pixel_values.shape[0], pixel_values.device
+    no_nodes = torch.ones(batch, 0, dtype=torch.bool, device=device)
+    no_edges = torch.zeros(batch, 2, 0, dtype=torch.int64, device=device)
+    return Batch({"pixel_values": pixel_values.to(dtype)}, no_nodes, no_edges, no_nodes)
+
+
+def _pair_features(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Tensor | None], mask: Tensor) -> Tensor:
+    """Charge product and squared distance of every two nodes, (batch, nodes, nodes, 2), or the distance alone; zero diagonal."""
+    channels = config.input_representations["pair_features"].num_channels
+    dimension = get_group(config.group).dimension
+    positions = _check_numbers("positions", tensors.get("positions"), (*mask.shape, dimension), mask, dtype)
+    pairs = [(positions.unsqueeze(1) - positions.unsqueeze(2)).square().sum(dim=-1)]
+    if channels == 2:
+        charges = _check_numbers("charges", tensors.get("charges"), (*mask.shape, 1), mask, dtype)
+        pairs.insert(0, charges * charges.mT)
+    different = ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    valid = different & mask.unsqueeze(1) & mask.unsqueeze(2)
+    return torch.stack(pairs, dim=-1).masked_fill(~valid.unsqueeze(-1), 0.0)
+
+
+def _check_numbers(name: str, tensor: Tensor | None, shape: tuple[int | None, ...], mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A field of real numbers, checked, zero on padding."""
+    if tensor is None or tuple(tensor.shape) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {None if tensor is None else tuple(tensor.shape)}.")
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: expected floating point numbers, got {tensor.dtype}. Call .float().")
+    _check_finite(name, tensor, mask)
+    return tensor.to(dtype).masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _check_finite(name: str, tensor: Tensor, mask: Tensor | None = None) -> None:
+    if tensor.device.type == "cpu" and not torch.compiler.is_compiling():
+        valid = tensor if mask is None else tensor[mask]
+        if not bool(valid.isfinite().all()):
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
 
 
 def _check_mask(name: str, mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
@@ -157,13 +214,7 @@ def _encode(
             raise ValueError(f"{field}: expected shape {(*mask.shape, channels)}, got None.")
         encoded = torch.ones(*mask.shape, 1, dtype=dtype, device=mask.device)
     else:
-        if tuple(features.shape) != (*mask.shape, channels):
-            raise ValueError(f"{field}: expected shape {(*mask.shape, channels)}, got {tuple(features.shape)}.")
-        if not features.is_floating_point():
-            raise TypeError(f"{field}: expected floating point numbers, got {features.dtype}. Call .float().")
-        if features.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(features[mask].isfinite().all()):
-            raise ValueError(f"{field}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
-        encoded = features.to(dtype)
+        encoded = _check_numbers(field, features, (*mask.shape, channels), mask, dtype)
     return encoded.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 

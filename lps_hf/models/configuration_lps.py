@@ -8,15 +8,25 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
+from .configuration_base_networks import BASE_NETWORK_CONFIGS
+from .distributions import DISTRIBUTIONS
+from .group import Group
 from .groups import get_group
+from .interfaces import interface_class
 from .representations import Representation
 
-DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "none")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 PADDING_MODES = ("zero", "reflect", "replicate", "circular")
-# The batch keys that are fields, and their node axes.
-FIELD_AXES = {"node_features": ("n",), "edge_features": ("n", "n")}
-INTERFACE_DEFAULTS = {"num_layers": 3, "hidden_size": 64, "dropout": 0.0}
+# The batch keys that are fields, and their axes; c is a number of channels.
+FIELD_AXES = {
+    "node_features": "n c",
+    "edge_features": "n n c",
+    "positions": "n p",
+    "velocities": "n v",
+    "charges": "n c",
+    "pair_features": "n n c",
+    "pixel_values": "c h w",
+}
 
 # What transformers itself passes to, or stores in, any configuration beside the dataclass fields.
 _LIBRARY_KEYS = {
@@ -36,11 +46,18 @@ class LPSConfig(PreTrainedConfig):
 
     Args:
         backbone_config (`PreTrainedConfig` or `dict`): Configuration of the base network f; see `supported_families()`.
-        group (`str`): Symmetry group, `"S_n"`.
-        distribution (`str`): p(g|x): `"learned"` (the paper's), `"canonical"`, `"frame"`, `"haar"` or `"none"`.
-        inputs (`dict[str, str]`, *optional*): Axis string of each input field, in the order in which they are projected.
-            Default: `node_features` "n c" and `edge_features` "n n c" with the channel numbers below.
+        group (`str`): Symmetry group: `"S_n"`, `"O(3)"`, `"SO(3)"`, `"E(3)"`, `"SE(3)"` (any dimension), `"C_4"`, `"D_4"` (any
+            order) or a product such as `"S_n x E(3)"`.
+        distribution (`str`): p(g|x): `"learned"` (the paper's), `"canonical"`, `"frame"`, `"haar"`, `"exact"` (every element of
+            a finite group or frame) or `"none"`.
+        inputs (`dict[str, str]`, *optional*): Axis string of each input field, in the order in which they are projected; see
+            `FIELD_AXES`. `pair_features` are computed from positions: the charge product (where it has two channels) and the
+            squared distance. Default for S_n: `node_features` "n c" and `edge_features` "n n c" with the channel numbers below;
+            with an orthogonal factor `positions` "n p" (and `node_features` where there are `node_categories`); for C_n and D_n
+            `pixel_values` "c h w" with the backbone's channels.
         output (`str`, *optional*): Axis string of the output. Default: `num_labels` invariant numbers.
+        residual (`str`, *optional*): Input field that is added to the output; the base function then predicts the difference, a
+            vector where the output is a point. The particle experiments of the paper do so with `"positions"`.
         max_nodes (`int`): Largest number of nodes; it fixes the size of the token projections.
         node_categories (`list[int]`, *optional*): Size of every categorical node feature; they are one-hot encoded inside the
             model. `None`: node features are real numbers (or, where `inputs` is not given either, a constant).
@@ -50,14 +67,21 @@ class LPSConfig(PreTrainedConfig):
         num_eval_samples (`int`): Group elements drawn per input at evaluation. The canonical distribution draws the same one
             again wherever no nodes tie: 1 is then enough.
         noise_scale (`float`): η, the noise of the learned distribution is Uniform(0, η).
-        temperature (`float`): τ of SoftSort, on scores of unit L2 norm (the published rule).
+        temperature (`float`, *optional*): τ of the relaxation that carries the gradient: SoftSort on scores of unit L2 norm (the
+            published rule) for S_n, a softmax for finite groups. Default: 0.01 for S_n, 0.1 in products, 1 for finite groups.
         sinkhorn_iterations (`int`): Sinkhorn rounds of the soft matrix.
         entropy_loss_coef (`float`): Weight of the entropy of the soft matrix in the loss.
-        interface_config (`dict`): `num_layers`, `hidden_size` and `dropout` of the equivariant network q(x, ε).
+        prior_loss_coef (`float`): Weight of -log p(identity|x), which keeps a finite group's distribution at the pose that the
+            backbone was pretrained on (Mondal et al. 2023).
+        interface_config (`dict`): Options of the equivariant network q(x, ε): `num_layers`, `hidden_size` and `dropout`;
+            `num_neighbors` of vector neurons; `resolution` of the image network.
         grid_size (`int`, *optional*): t, the backbone sees t × t tokens. Default: the backbone's own grid.
         padding_mode (`str`): How n_max is padded to the grid: `"zero"`, `"reflect"`, `"replicate"` or `"circular"`.
         centered_padding (`bool`): Pad on both sides instead of at the end.
         patch_dropout (`float`): Share of tokens dropped in training; off at evaluation.
+        class_weighted (`bool`): Weigh the classes of nodes by their absence in the batch.
+        label_mean (`list[float]`, *optional*): Mean of each target of a regression, in the data's unit.
+        label_std (`list[float]`, *optional*): Standard deviation of each; the network then predicts normalised targets.
 
     Raises:
         ValueError: If a value is out of range, unknown, or does not fit the others.
@@ -73,20 +97,25 @@ class LPSConfig(PreTrainedConfig):
     distribution: str = "learned"
     inputs: dict[str, str] | None = None
     output: str | None = None
+    residual: str | None = None
     max_nodes: int = 64
     node_categories: list[int] | None = None
     edge_categories: list[int] | None = None
     num_samples: int = 1
     num_eval_samples: int = 10
     noise_scale: float = 1.0
-    temperature: float = 0.01
+    temperature: float | None = None
     sinkhorn_iterations: int = 20
     entropy_loss_coef: float = 0.1
+    prior_loss_coef: float = 0.0
     interface_config: dict | None = None
     grid_size: int | None = None
     padding_mode: str = "zero"
     centered_padding: bool = False
     patch_dropout: float = 0.0
+    class_weighted: bool = False
+    label_mean: list[float] | None = None
+    label_std: list[float] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(key for key in kwargs if key not in _LIBRARY_KEYS)
@@ -97,19 +126,19 @@ class LPSConfig(PreTrainedConfig):
         if isinstance(self.backbone_config, dict):
             if "model_type" not in self.backbone_config:
                 raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {self.backbone_config}.")
-            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
+            own = BASE_NETWORK_CONFIGS.get(self.backbone_config["model_type"])
+            self.backbone_config = own(**self.backbone_config) if own else AutoConfig.for_model(**self.backbone_config)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
         super().__post_init__(**kwargs)
-        unknown = sorted(set(self.interface_config or {}) - set(INTERFACE_DEFAULTS))
-        if unknown:
-            raise ValueError(f"interface_config: unknown key {unknown[0]!r}, expected {', '.join(INTERFACE_DEFAULTS)}.")
-        self.interface_config = {**INTERFACE_DEFAULTS, **(self.interface_config or {})}
+        group = get_group(self.group)
         self._check_categories()
         if self.inputs is None:
-            node_channels = sum(self.node_categories) if self.node_categories else 1
-            edge_channels = 1 + (sum(self.edge_categories) if self.edge_categories else 0)
-            self.inputs = {"node_features": f"n {node_channels}", "edge_features": f"n n {edge_channels}"}
+            self.inputs = self._default_inputs(group)
+        self._fill_interface_config(group)
+        if self.temperature is None:
+            letters = {str(factor.score) for factor in group.factors}
+            self.temperature = 1.0 if "g" in letters else 0.01 if letters == {"n"} else 0.1
         self.validate_lps()
 
     @classmethod
@@ -167,7 +196,8 @@ class LPSConfig(PreTrainedConfig):
                 raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}.")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}.")
-        for name, least, most in (("noise_scale", 0, None), ("entropy_loss_coef", 0, None), ("patch_dropout", 0, 1)):
+        coefficients = ("noise_scale", "entropy_loss_coef", "prior_loss_coef")
+        for name, least, most in (*((name, 0, None) for name in coefficients), ("patch_dropout", 0, 1)):
             value = getattr(self, name)
             finite = isinstance(value, int | float) and math.isfinite(value)
             if not finite or value < least or (most is not None and value >= most):
@@ -179,8 +209,8 @@ class LPSConfig(PreTrainedConfig):
             raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
         if self.num_labels < 1:
             raise ValueError(f"num_labels: expected at least 1, got {self.num_labels}.")
-        self._check_interface()
         group = get_group(self.group)
+        self._check_interface()
         if not isinstance(self.inputs, dict):
             raise TypeError(f"inputs: expected a dict of axis strings by field, got {self.inputs!r}.")
         if not self.inputs:
@@ -190,20 +220,86 @@ class LPSConfig(PreTrainedConfig):
                 raise ValueError(f"inputs: unknown field {name!r}, expected {' or '.join(map(repr, FIELD_AXES))}.")
             representation = Representation.parse(text)
             group.check_acts_on(representation, f"inputs[{name!r}]")
-            if representation.axes != (*FIELD_AXES[name], representation.num_channels):
-                expected = " ".join([*FIELD_AXES[name], "c"])
-                raise ValueError(f"inputs[{name!r}]: expected {expected!r} with a number of channels c, got {text!r}.")
-        output = self.output_representation
-        group.check_acts_on(output, "output")
-        if output.axes != ("n",) * output.count("n") + (output.num_channels,) or output.count("n") > 2:
-            raise ValueError(f"output: expected 'c', 'n c' or 'n n c' with a number of channels c, got {str(output)!r}.")
+            if _pattern(representation) != FIELD_AXES[name]:
+                meaning = " with a number of channels c" if "c" in FIELD_AXES[name].split() else ""
+                raise ValueError(f"inputs[{name!r}]: expected {FIELD_AXES[name]!r}{meaning}, got {text!r}.")
+        self._check_output(group)
+        self._check_normalisation()
         self._check_encoded_channels("node_features", self.node_categories, extra=0)
         self._check_encoded_channels("edge_features", self.edge_categories, extra=1)
-        if self.distribution in ("learned", "canonical") and "node_features" not in self.inputs:
+        self._check_group_inputs(group)
+
+    def _check_output(self, group: Group) -> None:
+        output = self.output_representation
+        group.check_acts_on(output, "output")
+        allowed = ("c", "n c", "n n c", "n v", "n p", "v", "p", "n v c", "v c", "c h w")
+        if _pattern(output) not in allowed or output.count("h"):
+            raise ValueError(
+                f"output: expected 'c', 'n c', 'n n c', 'n v' or 'n p' with a number of channels c, got {str(output)!r}."
+            )
+        if self.residual is not None and self.input_representations.get(self.residual) != output:
+            raise ValueError(
+                f"residual: expected an input with the axes of the output {str(output)!r}, got {self.residual!r} with inputs "
+                f"{self.inputs}."
+            )
+
+    def _check_normalisation(self) -> None:
+        given = {name: getattr(self, name) for name in ("label_mean", "label_std")}
+        if given == {"label_mean": None, "label_std": None}:
+            return
+        for name, values in given.items():
+            valid = isinstance(values, list | tuple) and len(values) == self.num_labels
+            if not (valid and all(isinstance(value, int | float) and math.isfinite(value) for value in values)):
+                raise ValueError(f"{name}: expected {self.num_labels} finite numbers, one per label, got {values!r}.")
+        if min(self.label_std) <= 0:
+            raise ValueError(f"label_std: expected positive numbers, got {self.label_std}.")
+        if self.problem_type not in (None, "regression"):
+            raise ValueError(f"label_mean: expected problem_type='regression', got {self.problem_type!r}.")
+
+    def _check_group_inputs(self, group: Group) -> None:
+        fields = self.input_representations.values()
+        if group.has_translations and not any(axes.count("p") for axes in fields):
+            raise ValueError(
+                f"inputs: the group {group.name} moves points, so expected a point axis such as positions 'n p', got "
+                f"{self.inputs}."
+            )
+        scores = {str(factor.score)[0] for factor in group.factors}
+        reads_scores = self.distribution in ("learned", "canonical")
+        if scores == {"n"} and reads_scores and "node_features" not in self.inputs:
             raise ValueError(
                 f"inputs: the {self.distribution} distribution of S_n reads 'node_features', got only {list(self.inputs)}. Add "
                 "it (a constant channel will do), or choose distribution 'haar', 'frame' or 'none'."
             )
+        draws_vectors = self.distribution in ("learned", "canonical", "frame", "exact")
+        if "v" in scores and draws_vectors and not any(axes.letters & {"v", "p"} for axes in fields):
+            raise ValueError(
+                f"inputs: the {self.distribution} distribution of {group.name} reads vectors, so expected a field such as "
+                f"positions 'n p', got {self.inputs}. Add one, or choose distribution 'haar'."
+            )
+        if "g" in scores and not any(axes.count("h") for axes in fields):
+            raise ValueError(f"inputs: the group {group.name} turns images, so expected pixel_values 'c h w', got {self.inputs}.")
+
+    def _default_inputs(self, group: Group) -> dict[str, str]:
+        node_features = {"node_features": f"n {sum(self.node_categories) if self.node_categories else 1}"}
+        if "p" in group.letters:
+            return {"positions": "n p", **(node_features if self.node_categories else {})}
+        if "h" in group.letters:
+            return {"pixel_values": f"{getattr(self.backbone_config, 'num_channels', None) or 3} h w"}
+        edge_channels = 1 + (sum(self.edge_categories) if self.edge_categories else 0)
+        return {**node_features, "edge_features": f"n n {edge_channels}"}
+
+    def _fill_interface_config(self, group: Group) -> None:
+        """Put the defaults of the network that scores the group."""
+        try:
+            defaults = interface_class(group).options
+        except ValueError:
+            if self.distribution in ("learned", "canonical"):
+                raise
+            defaults = {}
+        unknown = sorted(set(self.interface_config or {}) - set(defaults))
+        if unknown:
+            raise ValueError(f"interface_config: unknown key {unknown[0]!r}, expected {', '.join(defaults) or 'none'}.")
+        self.interface_config = {**defaults, **(self.interface_config or {})}
 
     def _check_categories(self) -> None:
         for name in ("node_categories", "edge_categories"):
@@ -214,13 +310,12 @@ class LPSConfig(PreTrainedConfig):
                 raise ValueError(f"{name}: expected a list of positive category counts such as [5, 6, 2], got {sizes!r}.")
 
     def _check_interface(self) -> None:
-        for name in ("num_layers", "hidden_size"):
-            value = self.interface_config[name]
-            if type(value) is not int or value < 1:
+        for name, value in self.interface_config.items():
+            if name == "dropout":
+                if not isinstance(value, int | float) or not 0 <= value < 1:
+                    raise ValueError(f"interface_config['dropout']: expected a number from 0 to below 1, got {value!r}.")
+            elif type(value) is not int or value < 1:
                 raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
-        dropout = self.interface_config["dropout"]
-        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise ValueError(f"interface_config['dropout']: expected a number from 0 to below 1, got {dropout!r}.")
 
     def _check_encoded_channels(self, field: str, categories: list[int] | None, extra: int) -> None:
         if categories and field in self.inputs:
@@ -240,6 +335,11 @@ class LPSConfig(PreTrainedConfig):
     def output_representation(self) -> Representation:
         """The parsed axis string of the output; `num_labels` invariant numbers unless `output` says otherwise."""
         return Representation.parse(self.output if self.output is not None else str(self.num_labels))
+
+
+def _pattern(representation: Representation) -> str:
+    """The axis string with c for its number of channels."""
+    return " ".join("c" if isinstance(axis, int) else axis for axis in representation.axes)
 
 
 def _unknown_key(key: str) -> str:

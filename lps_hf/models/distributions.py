@@ -1,144 +1,227 @@
-"""The equivariant distributions p(g|x), by noise outsourcing: node scores from (x, ε), sorted into a permutation.
+"""The equivariant distributions p(g|x), by noise outsourcing: scores from (x, ε), projected onto the group.
 
-All five are one mechanism: noise ε that moves with the nodes, a score for every node that depends on x and ε equivariantly,
-and a sort. So q(g·x, g·ε) = g·q(x, ε) holds for each of them, and p(g|x) = p(g'g|g'x) follows (section 2 of arXiv 2306.02866).
+All are one mechanism: noise ε with a law that the group leaves unchanged, scores that depend on x and ε equivariantly, and an
+equivariant projection of scores onto the group. So q(g·x, g·ε) = g·q(x, ε) holds for each of them, and p(g|x) = p(g'g|g'x)
+follows (section 2 of arXiv 2306.02866).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .interface_networks import GINInterface
-from .permutations import permutation_entropy, soft_permutation, sort_nodes
-from .representations import Permutation
+from .elements import Element, Permutation
+from .frames import orders_of_frame, principal_axes, sign_choices
+from .group import Group
+from .image_interface import identity_prior_loss
+from .interfaces import VectorInterface, centroid, interface_class, vector_channels
+from .representations import Batch, Representation
+
+Noise = dict[str, Tensor]
+DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "exact", "none")
 
 
 class DistributionSample(NamedTuple):
     """What a distribution draws."""
 
-    elements: Permutation
-    entropy: Tensor | None
+    elements: Element
+    entropy: Tensor | None = None
     """Entropy of the soft permutations, shape `()`; `None` where they are not made (no gradient, or nothing learned)."""
+    prior_loss: Tensor | None = None
+    """-log p(identity|x) averaged over the batch, shape `()`; for learned distributions of finite groups."""
+    weights: Tensor | None = None
+    """(batch, num_samples), sums to 1: of every element in an exact average; `None` for independent draws."""
 
 
-class PermutationDistribution(nn.Module):
-    """p(g|x) over S_n.
+class EquivariantDistribution(nn.Module):
+    """p(g|x) over a group.
 
-    | kind | score of a node |
+    | kind | scores |
     | --- | --- |
-    | learned | GIN of the graph with Uniform(0, η) noise on every node feature: the paper's probabilistic symmetrization |
-    | canonical | the same network without noise: canonicalization, equivariant in mean only where no nodes tie |
-    | frame | rank by the predefined frame, ties at random: frame averaging |
+    | learned | the interface network on x with noise: the paper's probabilistic symmetrization |
+    | canonical | the same network without noise: canonicalization, equivariant in mean only where nothing ties |
+    | frame | a predefined frame, at random among its elements: frame averaging |
     | haar | noise alone: group averaging |
-    | none | the stored order: no symmetrization |
+    | exact | every element of the frame, or of a finite group: no randomness where the frame is finite |
+    | none | the identity: no symmetrization |
 
     Args:
+        group: The group.
         kind: One of the above.
-        input_size: Channels of the node features; read by `learned` and `canonical`.
-        noise_scale: η.
-        temperature: τ of the soft matrix.
-        sinkhorn_iterations: Rounds of the soft matrix.
-        interface_config: Arguments of `GINInterface`.
+        inputs: Axes of the input fields.
+        noise_scale: η: factor on the noise of the interface network.
+        temperature: τ of the relaxation that carries the gradient.
+        sinkhorn_iterations: Rounds of the soft permutation matrix.
+        interface_config: Arguments of the interface network.
+
+    Raises:
+        ValueError: If there is no such distribution on the group.
     """
 
     def __init__(
         self,
+        group: Group,
         kind: str,
-        input_size: int,
+        inputs: Mapping[str, Representation],
         noise_scale: float = 1.0,
         temperature: float = 0.01,
         sinkhorn_iterations: int = 20,
         interface_config: dict | None = None,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.group, self.kind, self.inputs = group, kind, dict(inputs)
         self.noise_scale = noise_scale if kind == "learned" else 0.0
         self.temperature = temperature
         self.sinkhorn_iterations = sinkhorn_iterations
-        self.interface = None
+        self.interface: Any = None
         if kind in ("learned", "canonical"):
-            self.interface = GINInterface(input_size, **(interface_config or {}))
-        self.num_noise_channels = 1 + (input_size if kind == "learned" else 0)
+            self.interface = interface_class(group)(group, inputs, **(interface_config or {}))
+        elif kind == "frame" and any(str(factor.score) == "g" for factor in group.factors):
+            raise ValueError(f"distribution 'frame': no frame is defined for {group.name}. Use 'exact', 'learned' or 'haar'.")
 
-    def draw_noise(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ε, Uniform(0, 1), for every node and sample.
+    @property
+    def noise_axes(self) -> dict[str, Representation]:
+        """The noise ε by name, each part with the axes by which the group acts on it."""
+        axes = {factor.name: factor.score for factor in self.group.factors}
+        if self.kind == "learned" and self.interface.noise_axes is not None:
+            axes["interface"] = self.interface.noise_axes
+        return axes
+
+    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None = None) -> Noise:
+        """Draw ε.
 
         Args:
-            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
+            batch: The inputs; only their shapes matter.
             num_samples: Number of samples.
-            generator: Random source on the mask's device.
+            generator: Random source on the batch's device.
 
         Returns:
-            `torch.Tensor` of shape `(batch, num_samples, nodes, channels)`: the last channel breaks ties, the others are
-            scaled by η and added to the node features.
+            `dict[str, torch.Tensor]`: For every name of `noise_axes` a tensor (batch, num_samples, *axes): `interface` for the
+            network, and one for each factor of the group, which decides where scores tie.
         """
-        shape = (node_mask.shape[0], num_samples, node_mask.shape[1], self.num_noise_channels)
-        # Where noise alone decides, equal float32 numbers among hundreds of nodes would now and then leak the stored order.
-        dtype = torch.float32 if self.interface is not None else torch.float64
-        return torch.rand(shape, generator=generator, device=node_mask.device, dtype=dtype)
+        noise = {f.name: f.draw_scores(batch.node_mask, num_samples, generator) for f in self.group.factors}
+        if "interface" in self.noise_axes:
+            noise["interface"] = self.interface.draw_noise(batch, num_samples, generator)
+        return noise
 
-    def forward(
-        self,
-        node_mask: Tensor,
-        noise: Tensor,
-        node_features: Tensor | None = None,
-        edge_index: Tensor | None = None,
-        edge_mask: Tensor | None = None,
-        frame_ranks: Tensor | None = None,
-    ) -> DistributionSample:
+    def forward(self, batch: Batch, noise: Noise) -> DistributionSample:
         """Turn noise into group elements.
 
         Args:
-            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
-            noise (`torch.Tensor` of shape `(batch, num_samples, nodes, channels)`): ε of `draw_noise`.
-            node_features (`torch.Tensor` of shape `(batch, nodes, channels)`): Read by `learned` and `canonical`.
-            edge_index (`torch.Tensor` of shape `(batch, 2, edges)`): Read by `learned` and `canonical`.
-            edge_mask (`torch.Tensor` of shape `(batch, edges)`): True on edges.
-            frame_ranks (`torch.Tensor` of shape `(batch, nodes)` int64): Read by `frame`.
+            batch: The inputs x.
+            noise: ε of `draw_noise`.
 
         Returns:
-            `DistributionSample`: elements of shape `(batch, num_samples, nodes)`.
+            `DistributionSample`: elements with leading shape `(batch, num_samples)`.
 
         Raises:
-            ValueError: If `frame` gets no `frame_ranks`, or ones of another shape.
+            ValueError: If a frame needs something that the batch lacks, or is too large for an exact average.
         """
-        tie_breaker = noise[..., -1]
-        if self.kind == "none":
-            order = torch.arange(node_mask.shape[1], device=node_mask.device)
-            return DistributionSample(Permutation(order.expand(tie_breaker.shape)), None)
-        if self.kind == "haar":
-            return DistributionSample(Permutation(sort_nodes(tie_breaker, node_mask)), None)
-        if self.kind == "frame":
-            if frame_ranks is None:
-                raise ValueError(
-                    "frame_ranks: expected an int64 tensor of shape (batch, nodes) for distribution 'frame', got None. "
-                    "LPSProcessor adds it when its config says distribution='frame'."
-                )
-            if frame_ranks.shape != node_mask.shape:
-                raise ValueError(f"frame_ranks: expected shape {tuple(node_mask.shape)}, got {tuple(frame_ranks.shape)}.")
-            scores = tie_breaker.double() - frame_ranks.unsqueeze(1)
-            return DistributionSample(Permutation(sort_nodes(scores, node_mask)), None)
-        # Sorting needs every digit: in half precision ties fall back to the stored order and leak it.
-        with torch.autocast(node_mask.device.type, enabled=False):
-            return self._sort_learned_scores(node_mask, noise, node_features, edge_index, edge_mask)
+        # Scores need every digit: in half precision they tie, and ties fall back to the stored order and leak it.
+        with torch.autocast(batch.node_mask.device.type, enabled=False):
+            if self.kind == "none":
+                num_samples = next(iter(noise.values())).shape[1]
+                return DistributionSample(self.group.identity(batch.node_mask, num_samples))
+            if self.kind == "exact":
+                sample = self._enumerate(batch, noise)
+            elif self.interface is not None:
+                sample = self._draw_learned(batch, noise)
+            else:
+                parts = []
+                for factor in self.group.factors:
+                    own = noise[factor.name]
+                    scores = self._frame_scores(factor, batch, own) if self.kind == "frame" else own
+                    parts.append(factor.project(scores, batch.node_mask, own))
+                sample = DistributionSample(self.group.join(parts))
+            if self.group.has_translations:
+                moved = self.group.move_to(sample.elements, centroid(batch, self.inputs))
+                sample = sample._replace(elements=moved)
+        return sample
 
-    def _sort_learned_scores(self, node_mask, noise, node_features, edge_index, edge_mask) -> DistributionSample:
-        assert self.interface is not None  # `learned` and `canonical` have one
-        dtype = self.interface.head.weight.dtype
-        features = node_features.to(dtype).unsqueeze(1)
-        if self.kind == "learned":
-            features = features + self.noise_scale * noise[..., :-1].to(dtype)
-        # Without noise all samples have the same scores: they are computed once.
-        scores = self.interface(features, edge_index, edge_mask, node_mask).expand(-1, noise.shape[1], -1)
-        scores = scores.to(torch.promote_types(dtype, torch.float32)).masked_fill(~node_mask.unsqueeze(1), 0.0)
-        # Far above the rounding error of the scores, so that tied nodes come in random order and not in that of the rows; added
-        # in double precision, where the noise keeps its digits.
-        margin = 1e-9 if scores.dtype == torch.float64 else 1e-4
-        largest = scores.detach().abs().amax(dim=-1, keepdim=True).double().clamp(min=1e-30)
-        index = sort_nodes(scores.detach().double() + margin * largest * noise[..., -1].double(), node_mask)
-        if not (torch.is_grad_enabled() and scores.requires_grad):
-            return DistributionSample(Permutation(index), None)
-        scores = scores / torch.linalg.vector_norm(scores, dim=-1, keepdim=True).clamp(min=1e-6)
-        soft = soft_permutation(scores, index, node_mask, self.temperature, self.sinkhorn_iterations)
-        return DistributionSample(Permutation(index, soft), permutation_entropy(soft, node_mask))
+    def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
+        scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
+        options = {"ties": noise["S_n"]} if isinstance(self.interface, VectorInterface) and "S_n" in noise else {}
+        raw = self.interface.scores(batch, scaled, **options)
+        parts: list[Element] = []
+        entropy = prior_loss = None
+        for factor in self.group.factors:
+            own = noise[factor.name]
+            # Without noise all samples have the same scores: they are computed once.
+            scores = raw[factor.name].expand(-1, own.shape[1], *raw[factor.name].shape[2:])
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            if str(factor.score) == "g":
+                prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
+                scores = scores + self.noise_scale * own
+            element = factor.project(scores, batch.node_mask, own)
+            if torch.is_grad_enabled() and scores.requires_grad:
+                element, entropy_here = factor.relax(element, scores, batch.node_mask, self.temperature, self.sinkhorn_iterations)
+                entropy = entropy if entropy_here is None else entropy_here
+            parts.append(element)
+        return DistributionSample(self.group.join(parts), entropy, prior_loss)
+
+    def _frame_scores(self, factor: Group, batch: Batch, noise: Tensor) -> Tensor:
+        """Scores whose projection is a random element of the frame."""
+        if str(factor.score) == "n":
+            return noise - self._frame_ranks(batch).unsqueeze(1)
+        return principal_axes(self._centred_vectors(batch), noise)
+
+    def _frame_ranks(self, batch: Batch) -> Tensor:
+        """Ranks of the nodes in the frame of a graph, or, in systems of points, by their distance from the centroid."""
+        if any(axes.count("p") or axes.count("v") for axes in self.inputs.values()):
+            distance = torch.linalg.vector_norm(self._centred_vectors(batch), dim=-1).double()
+            distance = distance.unflatten(1, (batch.node_mask.shape[1], -1)).sum(dim=-1)
+            values, order = distance.sort(dim=-1)
+            # Distances that differ by rounding error are equal.
+            steps = values.diff(dim=-1, prepend=values[:, :1]) > 1e-5 * values[:, -1:]
+            return torch.empty_like(order).scatter(-1, order, steps.cumsum(dim=-1))
+        ranks = batch.frame_ranks
+        if ranks is None:
+            raise ValueError(
+                f"frame_ranks: expected an int64 tensor of shape (batch, nodes) for distribution {self.kind!r}, got None. "
+                f"LPSProcessor adds it when its config says distribution={self.kind!r}."
+            )
+        if ranks.shape != batch.node_mask.shape:
+            raise ValueError(f"frame_ranks: expected shape {tuple(batch.node_mask.shape)}, got {tuple(ranks.shape)}.")
+        return ranks
+
+    def _centred_vectors(self, batch: Batch) -> Tensor:
+        """All vectors of all nodes, points centred where the group moves them, (batch, nodes * channels, d), zero on padding."""
+        middle = centroid(batch, self.inputs)[:, None, :, None] if self.group.has_translations else 0.0
+        columns = []
+        for name, axes in self.inputs.items():
+            if not axes.letters & {"v", "p"}:
+                continue
+            vectors = vector_channels(batch.fields[name], axes)
+            vectors = vectors - middle if axes.count("p") else vectors
+            if axes.count("n"):
+                vectors = vectors.masked_fill(~batch.node_mask[:, :, None, None], 0.0)
+            columns.append(vectors.expand(-1, max(batch.node_mask.shape[1], 1), -1, -1))
+        return torch.cat(columns, dim=-1).mT.flatten(1, 2)
+
+    def _enumerate(self, batch: Batch, noise: Noise) -> DistributionSample:
+        """Every element of the frame of every factor, and every combination of them in a product."""
+        parts: list[Element] = []
+        weights = torch.ones(batch.node_mask.shape[0], 1, dtype=torch.float64, device=batch.node_mask.device)
+        for factor in self.group.factors:
+            part, own = self._enumerate_factor(factor, batch, noise[factor.name])
+            sizes = weights.shape[1], own.shape[1]
+            weights = (weights.unsqueeze(2) * own.unsqueeze(1)).flatten(1)
+            parts = [one.map(lambda tensor, times=sizes[1]: tensor.repeat_interleave(times, dim=1)) for one in parts]
+            parts.append(part.map(lambda tensor, times=sizes[0]: tensor.repeat(1, times, *[1] * (tensor.dim() - 2))))
+        return DistributionSample(self.group.join(parts), weights=weights)
+
+    def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor) -> tuple[Element, Tensor]:
+        kind = str(factor.score)[0]
+        if kind == "n":
+            index, weights = orders_of_frame(self._frame_ranks(batch), batch.node_mask)
+            return Permutation(index), weights
+        if kind == "g":
+            elements: Element = factor.enumerate(batch.node_mask)
+        else:
+            axes = principal_axes(self._centred_vectors(batch), noise[:, :1])
+            signed = axes * sign_choices(factor.dimension, axes.device).unsqueeze(-2)
+            # A group without reflections meets every rotation twice, which the average does not notice.
+            elements = factor.project(signed, batch.node_mask, signed)
+        size = elements.num_samples
+        return elements, torch.full((batch.node_mask.shape[0], size), 1 / size, dtype=torch.float64, device=noise.device)

@@ -1,156 +1,137 @@
-"""Groups and their elements: Haar measure, composition, inverse and action; the registry of group names."""
+"""The registry of groups by name, and their products."""
 
-from abc import ABC, abstractmethod
-from dataclasses import replace
-from itertools import permutations as all_orders
+import re
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .permutations import compose, inverse, permute, sort_nodes
-from .representations import EdgeField, FieldType, Permutation, Representation
+from .elements import Element, ProductElement
+from .group import Group
+from .orthogonal_groups import EuclideanGroup, OrthogonalGroup, SpecialEuclideanGroup, SpecialOrthogonalGroup, UnitaryGroup
+from .plane_groups import CyclicGroup, DihedralGroup
+from .representations import FieldType, Representation
+from .symmetric_group import SymmetricGroup
 
 
-class Group(ABC):
-    """What every group knows. Elements are values with leading shape `(batch, num_samples)`; nothing is stored here.
+class ProductGroup(Group[ProductElement]):
+    """A direct product of groups that act on different axes, such as S_n x E(3).
 
-    Subclasses define `name`, the axis `letters` they act on, and the abstract methods. `compose(g, h)` applies h first.
+    Args:
+        factors: The groups.
+
+    Raises:
+        ValueError: If two factors act on the same axis.
     """
 
-    name: str
-    letters: frozenset[str]
+    def __init__(self, *factors: Group) -> None:
+        self._factors = factors
+        self.name = " x ".join(factor.name for factor in factors)
+        self.letters = frozenset[str]().union(*(factor.letters for factor in factors))
+        self.dimension = next((factor.dimension for factor in factors if factor.dimension), None)
+        self.has_translations = any(factor.has_translations for factor in factors)
+        if sum(len(factor.letters) for factor in factors) != len(self.letters):
+            raise ValueError(f"group {self.name!r}: expected factors that act on different axes, got two that act on the same.")
 
-    @abstractmethod
-    def identity(self, batch: int, num_samples: int, num_nodes: int, device: torch.device | None = None) -> Permutation:
-        """The identity, with leading shape `(batch, num_samples)`."""
+    @property
+    def factors(self) -> tuple[Group, ...]:
+        """The groups that this one is a product of."""
+        return self._factors
 
-    @abstractmethod
-    def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Permutation:
-        """Draw from the Haar measure, with leading shape `(batch, num_samples)`."""
+    def join(self, parts: list[Element]) -> ProductElement:
+        """Put elements of the factors together."""
+        return ProductElement(tuple(parts))
 
-    @abstractmethod
-    def compose(self, left: Permutation, right: Permutation) -> Permutation:
-        """Compose elements, `right` acts first."""
+    def identity(self, node_mask: Tensor, num_samples: int) -> ProductElement:
+        """The identity of every factor."""
+        return ProductElement(tuple(factor.identity(node_mask, num_samples) for factor in self.factors))
 
-    @abstractmethod
-    def inverse(self, elements: Permutation) -> Permutation:
-        """Invert elements."""
+    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """A product has scores for every factor and none of its own."""
+        raise NotImplementedError(f"group {self.name}: draw scores of its factors.")
 
-    @abstractmethod
-    def act(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
-        """Apply the action ρ(g)."""
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> ProductElement:
+        """A product has scores for every factor and none of its own."""
+        raise NotImplementedError(f"group {self.name}: project scores onto its factors, and join them.")
 
-    @abstractmethod
-    def act_inverse(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
-        """Apply ρ(g)⁻¹."""
+    def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> ProductElement:
+        """Draw from the Haar measure of every factor; see `Group.haar`."""
+        return ProductElement(tuple(factor.haar(node_mask, num_samples, generator) for factor in self.factors))
 
-    def check_acts_on(self, representation: Representation, argument: str) -> None:
-        """Refuse a representation with an axis that this group does not act on.
+    def move_to(self, elements: ProductElement, centroid: Tensor) -> ProductElement:
+        """Give the factors with translations that of the centroid, (batch, d)."""
+        pairs = zip(self.factors, elements.factors, strict=True)
+        return ProductElement(tuple(factor.move_to(part, centroid) for factor, part in pairs))
 
-        Args:
-            representation: The parsed axis string.
-            argument: Where the string was given, for the message.
+    def compose(self, left: ProductElement, right: ProductElement) -> ProductElement:
+        """Compose elements factor by factor, `right` acts first."""
+        triples = zip(self.factors, left.factors, right.factors, strict=True)
+        return ProductElement(tuple(factor.compose(one, other) for factor, one, other in triples))
 
-        Raises:
-            ValueError: If there is such an axis.
-        """
-        unknown = sorted(representation.letters - self.letters)
-        if unknown:
+    def inverse(self, elements: ProductElement) -> ProductElement:
+        """Invert elements factor by factor."""
+        pairs = zip(self.factors, elements.factors, strict=True)
+        return ProductElement(tuple(factor.inverse(part) for factor, part in pairs))
+
+    def from_tensors(self, tensors: Any, node_mask: Tensor) -> ProductElement:
+        """Check a tuple with the elements of every factor."""
+        if not isinstance(tensors, tuple | list) or len(tensors) != len(self.factors):
             raise ValueError(
-                f"{argument} {str(representation)!r}: the group {self.name} does not act on axis {unknown[0]!r}, only on "
-                f"{', '.join(map(repr, sorted(self.letters)))}. Choose another group or describe the axis as channels."
+                f"group_elements: expected a tuple with one entry for each of {', '.join(f.name for f in self.factors)}, got "
+                f"{type(tensors).__name__}{f' of {len(tensors)}' if isinstance(tensors, tuple | list) else ''}."
             )
+        pairs = zip(self.factors, tensors, strict=True)
+        elements = ProductElement(tuple(factor.from_tensors(part, node_mask) for factor, part in pairs))
+        counts = {part.num_samples for part in elements.factors}
+        if len(counts) > 1:
+            raise ValueError(f"group_elements: expected the same number of samples of every factor, got {sorted(counts)}.")
+        return elements
 
-    def __repr__(self) -> str:
-        return f"Group({self.name!r})"
-
-
-class SymmetricGroup(Group):
-    """S_n, the permutations of n nodes, for graphs of different sizes in one batch: padding stays where it is."""
-
-    name = "S_n"
-    letters = frozenset({"n"})
-
-    def identity(self, batch: int, num_samples: int, num_nodes: int, device: torch.device | None = None) -> Permutation:
-        """The identity, as a `Permutation` of shape `(batch, num_samples, num_nodes)`."""
-        return Permutation(torch.arange(num_nodes, device=device).expand(batch, num_samples, num_nodes))
-
-    def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Permutation:
-        """Draw from the Haar measure: every order of the nodes is equally likely.
-
-        Args:
-            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes; padding is left in place.
-            num_samples: Number of independent draws per graph.
-            generator: Random source on the mask's device.
-
-        Returns:
-            `Permutation` with index of shape `(batch, num_samples, nodes)`.
-        """
-        shape = (node_mask.shape[0], num_samples, node_mask.shape[1])
-        # float64: two equal float32 numbers among a thousand nodes are common enough to favour the stored order.
-        scores = torch.rand(shape, generator=generator, device=node_mask.device, dtype=torch.float64)
-        return Permutation(sort_nodes(scores, node_mask))
-
-    def enumerate(self, num_nodes: int, device: torch.device | None = None) -> Permutation:
-        """All n! elements, as one graph with n! samples: index of shape `(1, n!, num_nodes)`."""
-        if not 1 <= num_nodes <= 8:
-            raise ValueError(f"num_nodes: expected 1 to 8 (8! = 40320 elements), got {num_nodes}. Draw from haar() instead.")
-        return Permutation(torch.tensor(list(all_orders(range(num_nodes))), device=device).unsqueeze(0))
-
-    def compose(self, left: Permutation, right: Permutation) -> Permutation:
-        """Compose elements: the result maps i to left(right(i))."""
-        return Permutation(compose(left.index, right.index))
-
-    def inverse(self, elements: Permutation) -> Permutation:
-        """Invert elements."""
-        return Permutation(inverse(elements.index))
-
-    def act(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
-        """Apply the action ρ(g): node i moves to place g(i) on every node axis.
-
-        Args:
-            elements: Group elements, leading shape `(batch, num_samples)`.
-            field (`torch.Tensor` of shape `(batch, num_samples or 1, *axes)` or `EdgeField`): The field.
-            representation: What each axis is.
-
-        Returns:
-            The field ρ(g)·x, of shape `(batch, num_samples, *axes)` or an `EdgeField`.
-
-        Raises:
-            ValueError: If S_n does not act on an axis.
-        """
-        if isinstance(field, EdgeField):
-            return self.act_inverse(self.inverse(elements), field, representation)
-        return self._permute_axes(elements, field, representation, transpose=False)
-
-    def act_inverse(self, elements: Permutation, field: FieldType, representation: Representation) -> FieldType:
-        """Apply ρ(g)⁻¹; same arguments as `act`. A gradient reaches the elements' soft matrix."""
-        if isinstance(field, EdgeField):
-            self.check_acts_on(representation, "representation")
-            if field.permutation is not None:
-                elements = self.compose(field.permutation, elements)
-            return replace(field, permutation=elements)
-        return self._permute_axes(elements, field, representation, transpose=True)
-
-    def _permute_axes(self, elements: Permutation, field: Tensor, representation: Representation, transpose: bool) -> Tensor:
-        self.check_acts_on(representation, "representation")
-        for position, axis in enumerate(representation.axes):
-            if axis == "n":
-                field = permute(field, elements, dim=2 + position, transpose=transpose)
-        if not representation.count("n"):
-            field = field.expand(-1, elements.index.shape[1], *field.shape[2:])
+    def transform(self, elements: ProductElement, field: FieldType, representation: Representation, invert: bool) -> FieldType:
+        """Apply the action of every factor to its own axes."""
+        for factor, part in zip(self.factors, elements.factors, strict=True):
+            field = factor.transform(part, field, representation, invert)
         return field
 
 
-GROUPS: dict[str, Group] = {"S_n": SymmetricGroup()}
+# Adding a group is one class and one line here. `{}` stands for its number.
+GROUPS: dict[str, type[Group]] = {
+    "S_n": SymmetricGroup,
+    "O({})": OrthogonalGroup,
+    "SO({})": SpecialOrthogonalGroup,
+    "E({})": EuclideanGroup,
+    "SE({})": SpecialEuclideanGroup,
+    "U({})": UnitaryGroup,
+    "C_{}": CyclicGroup,
+    "D_{}": DihedralGroup,
+}
 
 
 def get_group(name: str) -> Group:
-    """Look a group up by its name, such as `"S_n"`.
+    """Look a group up by its name, such as `"S_n"`, `"SO(3)"`, `"D_4"` or a product `"S_n x E(3)"`.
 
     Raises:
-        ValueError: If there is no such group.
+        TypeError: If the name is not a string.
+        ValueError: If there is no such group, or a product is impossible.
     """
-    if name not in GROUPS:
-        raise ValueError(f"group: expected one of {', '.join(map(repr, GROUPS))}, got {name!r}.")
-    return GROUPS[name]
+    if not isinstance(name, str):
+        raise TypeError(f"group: expected a str such as 'S_n', got {type(name).__name__} {name!r}.")
+    return _parse_group(name)
+
+
+@lru_cache
+def _parse_group(name: str) -> Group:
+    factors = [_simple_group(part.strip(), name) for part in re.split(r"\s[x×]\s", name)]
+    return factors[0] if len(factors) == 1 else ProductGroup(*factors)
+
+
+def _simple_group(name: str, given: str) -> Group:
+    for pattern, group in GROUPS.items():
+        match = re.fullmatch(re.escape(pattern).replace(r"\{\}", r"(\d+)"), name)
+        if match:
+            return group(*map(int, match.groups()))
+    known = ", ".join(repr(pattern.format("n" if "_" in pattern else 3)) for pattern in GROUPS)
+    raise ValueError(
+        f"group: expected one of {known} (3 and n for any number), or a product such as 'S_n x E(3)', got {given!r}."
+    )

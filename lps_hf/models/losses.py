@@ -56,3 +56,95 @@ def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = No
     else:
         losses = (logits - labels).square()
     return losses.masked_fill(~known, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def node_loss(logits: Tensor, labels: Tensor, node_mask: Tensor | None = None, class_weighted: bool = False) -> Tensor:
+    """Cross-entropy of nodes, in float32 or better.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, nodes, num_labels)`): Class scores.
+        labels (`torch.Tensor` of shape `(batch, nodes)` int64): Classes, -100 for missing.
+        node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): Labels of padding are left out.
+        class_weighted: Weigh each class with 1 minus its share of the labelled nodes of the batch (Dwivedi et al. 2020).
+
+    Returns:
+        `torch.Tensor` of shape `()`; zero, with a gradient, where every label is missing.
+
+    Raises:
+        ValueError: If the labels have the wrong shape or are out of range.
+        TypeError: If they have the wrong type.
+    """
+    if labels.shape != logits.shape[:2]:
+        raise ValueError(f"labels: expected shape {tuple(logits.shape[:2])}, one per node, got {tuple(labels.shape)}.")
+    if node_mask is not None and labels.dtype == torch.int64:
+        labels = labels.masked_fill(~node_mask, -100)
+    flat, labels = logits.flatten(0, 1), labels.flatten()
+    if not class_weighted:
+        return invariant_loss(flat, labels, "single_label_classification")
+    invariant_loss(flat[:0], labels[:0], "single_label_classification")  # refuses other types
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    known = (labels >= 0).to(flat.dtype)
+    counts = torch.zeros_like(flat[0]).scatter_add(0, labels.clamp(min=0), known)
+    weights = 1 - counts / counts.sum().clamp(min=1)
+    per_node = F.cross_entropy(flat, labels, ignore_index=-100, reduction="none") * weights[labels.clamp(min=0)]
+    total = (weights * counts).sum()
+    return (per_node * known).sum() / total.clamp(min=torch.finfo(flat.dtype).tiny)
+
+
+def check_pairs(pair_index: Tensor, shape: tuple[int, ...], node_mask: Tensor | None) -> None:
+    """Refuse pairs that are no pairs of nodes.
+
+    Args:
+        pair_index (`torch.Tensor` of shape `(batch, 2, pairs)` int64): Source and target.
+        shape: (batch, nodes, nodes).
+        node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): `None` where all are nodes.
+
+    Raises:
+        ValueError: If the shape is wrong, or (on the CPU) a pair is out of range.
+        TypeError: If the numbers are not int64.
+    """
+    if pair_index.dim() != 3 or pair_index.shape[:2] != (shape[0], 2):
+        raise ValueError(f"pair_index: expected shape ({shape[0]}, 2, pairs), got {tuple(pair_index.shape)}.")
+    if pair_index.dtype != torch.int64:
+        raise TypeError(f"pair_index: expected int64, got {pair_index.dtype}. Call .long().")
+    if pair_index.device.type != "cpu" or torch.compiler.is_compiling() or not pair_index.numel():
+        return
+    sizes = torch.full((shape[0],), shape[1]) if node_mask is None else node_mask.sum(dim=1)
+    wrong = ((pair_index < 0) | (pair_index >= sizes.view(-1, 1, 1))).flatten(1).any(dim=1)
+    if bool(wrong.any()):
+        graph = int(wrong.int().argmax())
+        raise ValueError(
+            f"pair_index: graph {graph} has {int(sizes[graph])} nodes, expected node numbers 0 to {int(sizes[graph]) - 1}, got "
+            f"{int(pair_index[graph].min())} to {int(pair_index[graph].max())}."
+        )
+
+
+def pair_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of pairs, each pair with the same weight.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, pairs)`): Scores.
+        labels (`torch.Tensor` of shape `(batch, pairs)` float): 1 for a link, 0 for none, NaN for missing.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
+    """
+    return invariant_loss(logits, labels, "multi_label_classification")
+
+
+def position_loss(positions: Tensor, labels: Tensor, node_mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of positions, over all coordinates of all nodes.
+
+    Args:
+        positions (`torch.Tensor` of shape `(batch, nodes, d)`): Predictions.
+        labels (`torch.Tensor` of shape `(batch, nodes, d)` float): True positions, NaN for missing.
+        node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): Padding is left out.
+
+    Returns:
+        `torch.Tensor` of shape `()`, in the square of the positions' unit.
+    """
+    if labels.shape != positions.shape:
+        raise ValueError(f"labels: expected shape {tuple(positions.shape)}, got {tuple(labels.shape)}.")
+    if node_mask is not None and labels.is_floating_point():
+        labels = labels.masked_fill(~node_mask.unsqueeze(-1), torch.nan)
+    return invariant_loss(positions.flatten(1), labels.flatten(1), "regression")

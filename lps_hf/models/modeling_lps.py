@@ -7,23 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
-from .backbones import Backbone, vision_tower_config
+from .backbones import vision_tower_config
+from .base_functions import BaseFunction, inner_output, make_base_function
 from .batches import encode_batch
 from .configuration_lps import LPSConfig
-from .distributions import PermutationDistribution
+from .distributions import DistributionSample, EquivariantDistribution, Noise
 from .groups import get_group
 from .interface_networks import GINInterface
-from .losses import invariant_loss
 from .projections import PaddedAxis, PairProjection
-from .representations import Field, Permutation, Representation
-from .symmetrization import symmetrize
-from .token_base import TokenBase
+from .representations import Batch, Field
+from .symmetrization import average_over_group, mask_nodes
 
 
 @dataclass
@@ -34,7 +32,10 @@ class LPSModelOutput(ModelOutput):
         output (`torch.FloatTensor` of shape `(batch, *axes of config.output)`): The estimate of φ(x).
         standard_error (`torch.FloatTensor` of the same shape): Of the estimate; `None` for one sample.
         entropy_loss (`torch.FloatTensor` of shape `()`): Entropy of the soft permutations, unweighted; `None` without gradient.
-        group_elements (`torch.LongTensor` of shape `(batch, num_samples, nodes)`): The permutations g drawn, rank to node.
+        prior_loss (`torch.FloatTensor` of shape `()`): -log p(identity|x), for learned distributions of finite groups.
+        group_elements (`torch.Tensor` or tuple): The elements g drawn: for S_n permutations (batch, num_samples, nodes) int64,
+            rank to node; for O(d) and SO(d) matrices (batch, num_samples, d, d); for E(d) and SE(d) a pair of matrices and
+            translations (batch, num_samples, d); for C_n and D_n numbers (batch, num_samples) int64; for a product a tuple.
         hidden_states (`tuple(torch.FloatTensor)`): The backbone's, shape `(batch * num_samples, tokens, hidden)`.
         attentions (`tuple(torch.FloatTensor)`): The backbone's, shape `(batch * num_samples, heads, tokens, tokens)`.
     """
@@ -42,30 +43,8 @@ class LPSModelOutput(ModelOutput):
     output: Tensor | None = None
     standard_error: Tensor | None = None
     entropy_loss: Tensor | None = None
-    group_elements: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class LPSGraphClassifierOutput(ModelOutput):
-    """What `LPSForGraphClassification` returns.
-
-    Args:
-        loss (`torch.FloatTensor` of shape `()`): Task loss of the mean output, plus `entropy_loss_coef * entropy_loss`.
-        logits (`torch.FloatTensor` of shape `(batch, num_labels)`): Class scores, or predictions for regression.
-        standard_error (`torch.FloatTensor` of shape `(batch, num_labels)`): Of the logits; `None` for one sample.
-        entropy_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
-        group_elements (`torch.LongTensor` of shape `(batch, num_samples, nodes)`): See `LPSModelOutput`.
-        hidden_states (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
-        attentions (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    standard_error: Tensor | None = None
-    entropy_loss: Tensor | None = None
-    group_elements: Tensor | None = None
+    prior_loss: Tensor | None = None
+    group_elements: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -78,7 +57,7 @@ class LPSPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lps"
     main_input_name = "edge_index"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["PermutationDistribution", "NodeProjection", "PairProjection"]
+    _no_split_modules = ["EquivariantDistribution", "NodeProjection", "PairProjection"]
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -114,7 +93,9 @@ class LPSPreTrainedModel(PreTrainedModel):
             kwargs: See there.
         """
         # The base class looks sub-models up by their configuration object, and the backbone has a copy with its own grid.
-        backbone = getattr(self, self.base_model_prefix, self).base.backbone.model
+        backbone = getattr(self, self.base_model_prefix, self).base.pretrained_model
+        if backbone is None:
+            raise ValueError(f"attn_implementation: {self.config.backbone_config.model_type} has one kind of attention only.")
         own = wanted = attn_implementation
         if isinstance(attn_implementation, dict):
             own = attn_implementation.get("", self.config._attn_implementation)
@@ -170,8 +151,8 @@ class LPSPreTrainedModel(PreTrainedModel):
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that came with the backbone; all others are new."""
         for module in self.modules():
-            if isinstance(module, Backbone):
-                yield from module.parameters()
+            if isinstance(module, BaseFunction):
+                yield from module.backbone.parameters()
 
     @classmethod
     def from_backbone_pretrained(
@@ -213,29 +194,27 @@ class LPSPreTrainedModel(PreTrainedModel):
         # The configuration first: a mistake in it should not cost a download.
         backbone_config = vision_tower_config(AutoConfig.from_pretrained(backbone_name_or_path, **hub))
         backbone_config.dtype = None  # a checkpoint in half precision does not make the new parts so
-        config = LPSConfig(backbone_config=backbone_config, **config_kwargs)
+        config = LPSConfig(backbone_config=backbone_config, **cls.config_defaults(backbone_config, config_kwargs))
         config._attn_implementation = attn_implementation
         model = cls(config)
-        adapter = getattr(model, cls.base_model_prefix, model).base.backbone
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # the report names poolers that a checkpoint lacks and nobody here reads
-        try:
-            backbone, report = AutoModel.from_pretrained(
-                backbone_name_or_path, dtype=torch.float32, output_loading_info=True, **hub
-            )
-        finally:
-            logging.set_verbosity(verbosity)
-        missing = {key.removeprefix("vision_model.") for key in report["missing_keys"]} & set(adapter.model.state_dict())
-        if missing:
-            raise ValueError(
-                f"{backbone_name_or_path}: expected the weights of a {backbone_config.model_type} backbone, but the checkpoint "
-                f"lacks {', '.join(sorted(missing)[:5])}{' …' if len(missing) > 5 else ''}."
-            )
-        adapter.load_weights_from(backbone)
+        getattr(model, cls.base_model_prefix, model).base.load_pretrained(backbone_name_or_path, **hub)
         if dtype is not None:
             model.to(dtype)
             getattr(model, cls.base_model_prefix, model).distribution.to(torch.promote_types(dtype, torch.float32))
         return model.eval()
+
+    @classmethod
+    def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Fields of `LPSConfig` for a new model of this class: those given, and the task's own where they are missing.
+
+        Args:
+            backbone_config: The backbone's configuration; a task may change it, as it changes its number of classes.
+            config_kwargs: What the user gives.
+
+        Returns:
+            `dict`: Arguments of `LPSConfig`.
+        """
+        return config_kwargs
 
 
 class LPSModel(LPSPreTrainedModel):
@@ -249,23 +228,28 @@ class LPSModel(LPSPreTrainedModel):
         super().__init__(config)
         self.group = get_group(config.group)
         # First, so that `dtype`, which is that of the first parameter, is the backbone's and not always float32.
-        self.base = TokenBase(config)
-        node_features = config.input_representations.get("node_features")
-        self.distribution = PermutationDistribution(
+        self.base = make_base_function(config)
+        self.distribution = EquivariantDistribution(
+            self.group,
             config.distribution,
-            input_size=node_features.num_channels if node_features else 0,
+            config.input_representations,
             noise_scale=config.noise_scale,
             temperature=config.temperature,
             sinkhorn_iterations=config.sinkhorn_iterations,
             interface_config=config.interface_config,
         )
         # transformers asks direct children only, and the backbone lies deeper.
-        self._no_split_modules = [*self._no_split_modules, *(self.base.backbone.model._no_split_modules or ())]
+        pretrained = self.base.pretrained_model
+        self._no_split_modules = [*self._no_split_modules, *(getattr(pretrained, "_no_split_modules", None) or ())]
         self.post_init()
 
-    def draw_noise(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the noise ε of `forward`, to use it again; see `PermutationDistribution.draw_noise`."""
-        return self.distribution.draw_noise(node_mask, num_samples, generator)
+    def encode(self, **tensors: Tensor | None) -> Batch:
+        """Check the tensors of `forward` and make the input fields of them; see `encode_batch`."""
+        return encode_batch(self.config, torch.promote_types(self.dtype, torch.float32), tensors)
+
+    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None = None) -> Noise:
+        """Draw the noise ε of `forward`, to use it again; see `EquivariantDistribution.draw_noise`."""
+        return self.distribution.draw_noise(batch, num_samples, generator)
 
     @can_return_tuple
     def forward(
@@ -278,9 +262,13 @@ class LPSModel(LPSPreTrainedModel):
         node_mask: Tensor | None = None,
         edge_mask: Tensor | None = None,
         frame_ranks: Tensor | None = None,
+        positions: Tensor | None = None,
+        velocities: Tensor | None = None,
+        charges: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         num_samples: int | None = None,
-        noise: Tensor | None = None,
-        group_elements: Tensor | None = None,
+        noise: Noise | None = None,
+        group_elements: Any = None,
         generator: torch.Generator | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -296,9 +284,13 @@ class LPSModel(LPSPreTrainedModel):
             node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): True on nodes, which come before padding.
             edge_mask (`torch.Tensor` of shape `(batch, edges)` bool): True on edges.
             frame_ranks (`torch.Tensor` of shape `(batch, nodes)` int64): For distribution `"frame"`.
+            positions (`torch.Tensor` of shape `(batch, nodes, d)`): In data units.
+            velocities (`torch.Tensor` of shape `(batch, nodes, d)`): In data units.
+            charges (`torch.Tensor` of shape `(batch, nodes, 1)`): One number per node.
+            pixel_values (`torch.Tensor` of shape `(batch, channels, height, width)`): As the backbone's image processor gives it.
             num_samples: Default: `config.num_samples` in training, `config.num_eval_samples` at evaluation.
-            noise (`torch.Tensor` as `draw_noise` returns): Makes the result deterministic; q(g·x, g·ε) = g·q(x, ε).
-            group_elements (`torch.Tensor` of shape `(batch, num_samples, nodes)` int64): Use these permutations.
+            noise (`dict` as `draw_noise` returns): Makes the result deterministic; q(g·x, g·ε) = g·q(x, ε).
+            group_elements (as in `LPSModelOutput`): Use these elements.
             generator: Random source of the noise, on the batch's device.
             output_attentions: Return the backbone's attentions.
             output_hidden_states: Return the backbone's hidden states.
@@ -310,170 +302,7 @@ class LPSModel(LPSPreTrainedModel):
             ValueError: If a tensor is missing, has the wrong shape, or holds impossible values.
             TypeError: If a tensor has the wrong type.
         """
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        batch = encode_batch(
-            *(self.config, dtype, edge_index, node_mask, edge_mask),
-            *(node_features, node_categories, edge_features, edge_categories),
-        )
-        if group_elements is not None:
-            self._check_group_elements(group_elements, batch.node_mask, num_samples, noise)
-            elements, entropy = Permutation(group_elements), None
-        else:
-            if noise is None:
-                num_samples = self._resolve_num_samples(num_samples)
-                noise = self.draw_noise(batch.node_mask, num_samples, generator)
-            self._check_noise(noise, batch.node_mask, num_samples)
-            elements, entropy = self.distribution(
-                batch.node_mask,
-                noise,
-                batch.fields.get("node_features"),
-                batch.edge_index,
-                batch.edge_mask,
-                frame_ranks,
-            )
-        backbone_output: dict[str, Any] = {}
-
-        def base(fields: dict[str, Field]) -> Tensor:
-            flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-            # Where neither the call nor our configuration asks, the backbone's own configuration may.
-            flags = {name: getattr(self.config, name) or None if flag is None else flag for name, flag in flags.items()}
-            flags = {name: flag for name, flag in flags.items() if flag is not None}
-            result, backbone = self.base(fields, num_nodes=batch.node_mask.shape[1], **flags)
-            backbone_output.update(backbone)
-            return result
-
-        output = self.config.output_representation
-        estimate = symmetrize(base, self.group, elements, batch.fields, self.config.input_representations, output)
-        return LPSModelOutput(
-            output=_mask_nodes(estimate.mean, output, batch.node_mask),
-            standard_error=_mask_nodes(estimate.standard_error, output, batch.node_mask),
-            entropy_loss=entropy,
-            group_elements=elements.index,
-            hidden_states=backbone_output.get("hidden_states"),
-            attentions=backbone_output.get("attentions"),
-        )
-
-    def _resolve_num_samples(self, num_samples: int | None) -> int:
-        if num_samples is None:
-            num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int):
-            raise TypeError(f"num_samples: expected an int, got {type(num_samples).__name__} {num_samples!r}.")
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
-        # The stored order is always the same: more samples of it would only cost time.
-        return 1 if self.config.distribution == "none" else num_samples
-
-    def _check_noise(self, noise: Tensor, node_mask: Tensor, num_samples: int | None) -> None:
-        batch, nodes = node_mask.shape
-        channels = self.distribution.num_noise_channels
-        if noise.dim() != 4 or (noise.shape[0], *noise.shape[2:]) != (batch, nodes, channels):
-            raise ValueError(f"noise: expected shape ({batch}, num_samples, {nodes}, {channels}), got {tuple(noise.shape)}.")
-        self._check_sample_count("noise", noise, num_samples)
-
-    def _check_group_elements(self, index: Tensor, node_mask: Tensor, num_samples: int | None, noise: Tensor | None) -> None:
-        batch, nodes = node_mask.shape
-        if noise is not None:
-            raise ValueError("group_elements and noise: expected one of them, got both.")
-        if index.dim() != 3 or (index.shape[0], index.shape[2]) != (batch, nodes):
-            raise ValueError(f"group_elements: expected shape ({batch}, num_samples, {nodes}), got {tuple(index.shape)}.")
-        if index.dtype != torch.int64:
-            raise TypeError(f"group_elements: expected int64, got {index.dtype}. Call .long().")
-        self._check_sample_count("group_elements", index, num_samples)
-        if index.device.type == "cpu" and not torch.compiler.is_compiling():
-            place = torch.arange(nodes)
-            moves_padding = (index != place) & ~node_mask.unsqueeze(1)
-            if not torch.equal(index.sort(dim=-1).values, place.expand_as(index)) or bool(moves_padding.any()):
-                raise ValueError(
-                    "group_elements: expected permutations of 0 to nodes - 1 that leave padding in its place, got something "
-                    "else. Draw them with get_group('S_n').haar(node_mask, num_samples).index."
-                )
-
-    @staticmethod
-    def _check_sample_count(name: str, tensor: Tensor, num_samples: int | None) -> None:
-        if tensor.shape[1] < 1 or num_samples not in (None, tensor.shape[1]):
-            raise ValueError(f"{name}: expected num_samples={num_samples or 'at least 1'}, got {tensor.shape[1]} samples.")
-
-
-def _mask_nodes(tensor: Tensor | None, output: Representation, node_mask: Tensor) -> Tensor | None:
-    """Zero what an output (batch, *axes) holds for padding."""
-    for dim in range(output.count("n") if tensor is not None else 0):
-        shape = [1] * tensor.dim()
-        shape[0], shape[1 + dim] = node_mask.shape
-        tensor = tensor.masked_fill(~node_mask.view(shape), 0.0)
-    return tensor
-
-
-class LPSForGraphClassification(LPSPreTrainedModel):
-    """Symmetrized backbone with an invariant output: graph classification, multi-label classification and regression.
-
-    The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
-
-    Args:
-        config: The configuration. `problem_type` is inferred from the labels where it is not set.
-    """
-
-    def __init__(self, config: LPSConfig) -> None:
-        super().__init__(config)
-        output = config.output_representation
-        if output.letters:
-            raise ValueError(
-                f"output: LPSForGraphClassification expects invariant numbers such as '10', got {config.output!r}. Use LPSModel."
-            )
-        if output.num_channels != config.num_labels:
-            raise ValueError(
-                f"output: expected num_labels={config.num_labels} numbers, got {config.output!r}. Leave output out, or set "
-                "num_labels."
-            )
-        self.lps = LPSModel(config)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        edge_index: Tensor | None = None,
-        node_features: Tensor | None = None,
-        node_categories: Tensor | None = None,
-        edge_features: Tensor | None = None,
-        edge_categories: Tensor | None = None,
-        node_mask: Tensor | None = None,
-        edge_mask: Tensor | None = None,
-        frame_ranks: Tensor | None = None,
-        labels: Tensor | None = None,
-        num_samples: int | None = None,
-        noise: Tensor | None = None,
-        group_elements: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> LPSGraphClassifierOutput:
-        """Classify graphs; arguments as `LPSModel.forward`, and labels.
-
-        Args:
-            edge_index: See `LPSModel.forward`.
-            node_features: See `LPSModel.forward`.
-            node_categories: See `LPSModel.forward`.
-            edge_features: See `LPSModel.forward`.
-            edge_categories: See `LPSModel.forward`.
-            node_mask: See `LPSModel.forward`.
-            edge_mask: See `LPSModel.forward`.
-            frame_ranks: See `LPSModel.forward`.
-            labels (`torch.Tensor`): `(batch,)` int64 for one label, -100 ignored; `(batch, num_labels)` float for several labels
-                or regression, NaN ignored.
-            num_samples: See `LPSModel.forward`.
-            noise: See `LPSModel.forward`.
-            group_elements: See `LPSModel.forward`.
-            generator: See `LPSModel.forward`.
-            output_attentions: See `LPSModel.forward`.
-            output_hidden_states: See `LPSModel.forward`.
-
-        Returns:
-            `LPSGraphClassifierOutput`.
-
-        Raises:
-            ValueError: If an input or the labels have the wrong shape or range.
-            TypeError: If they have the wrong type.
-        """
-        outputs = self.lps(
+        batch = self.encode(
             edge_index=edge_index,
             node_features=node_features,
             node_categories=node_categories,
@@ -482,25 +311,91 @@ class LPSForGraphClassification(LPSPreTrainedModel):
             node_mask=node_mask,
             edge_mask=edge_mask,
             frame_ranks=frame_ranks,
-            num_samples=num_samples,
-            noise=noise,
-            group_elements=group_elements,
-            generator=generator,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
+            positions=positions,
+            velocities=velocities,
+            charges=charges,
+            pixel_values=pixel_values,
         )
-        logits, loss = outputs.output, None
-        if labels is not None:
-            loss = invariant_loss(logits, labels, self.config.problem_type)
-            if outputs.entropy_loss is not None:
-                loss = loss + self.config.entropy_loss_coef * outputs.entropy_loss.to(loss.dtype)
-        return LPSGraphClassifierOutput(
-            loss=loss,
-            logits=logits,
-            standard_error=outputs.standard_error,
-            entropy_loss=outputs.entropy_loss,
-            group_elements=outputs.group_elements,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+        sample = self._elements(batch, num_samples, noise, group_elements, generator)
+        backbone_output: dict[str, Any] = {}
+
+        def base(fields: dict[str, Field]) -> Tensor:
+            flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            # Where neither the call nor our configuration asks, the backbone's own configuration may.
+            flags = {name: getattr(self.config, name) or None if flag is None else flag for name, flag in flags.items()}
+            flags = {name: flag for name, flag in flags.items() if flag is not None}
+            result, backbone = self.base(fields, batch.node_mask, **flags)
+            backbone_output.update(backbone)
+            return result
+
+        estimate = average_over_group(
+            base,
+            self.group,
+            sample.elements,
+            batch.fields,
+            self.config.input_representations,
+            inner_output(self.config),
+            batch.node_mask,
+            sample.weights,
         )
+        output = estimate.mean
+        if self.config.residual is not None:
+            field, axes = batch.fields[self.config.residual], self.config.input_representations[self.config.residual]
+            output = output + mask_nodes(field, axes, batch.node_mask)
+        return LPSModelOutput(
+            output=output,
+            standard_error=estimate.standard_error,
+            entropy_loss=sample.entropy,
+            prior_loss=sample.prior_loss,
+            group_elements=sample.elements.tensors,
+            hidden_states=backbone_output.get("hidden_states"),
+            attentions=backbone_output.get("attentions"),
+        )
+
+    def _elements(
+        self,
+        batch: Batch,
+        num_samples: int | None,
+        noise: Noise | None,
+        group_elements: Any,
+        generator: torch.Generator | None,
+    ) -> DistributionSample:
+        """The group elements to average over: given, made from given noise, or drawn."""
+        if group_elements is not None:
+            if noise is not None:
+                raise ValueError("group_elements and noise: expected one of them, got both.")
+            elements = self.group.from_tensors(group_elements, batch.node_mask)
+            _check_sample_count("group_elements", elements.num_samples, num_samples)
+            return DistributionSample(elements)
+        if noise is None:
+            noise = self.draw_noise(batch, self._resolve_num_samples(num_samples), generator)
+        else:
+            self._check_noise(noise, batch, num_samples)
+        return self.distribution(batch, noise)
+
+    def _resolve_num_samples(self, num_samples: int | None) -> int:
+        if num_samples is None:
+            num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int):
+            raise TypeError(f"num_samples: expected an int, got {type(num_samples).__name__} {num_samples!r}.")
+        if num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
+        # The stored order is always the same, and an exact average takes every element once.
+        return 1 if self.config.distribution in ("none", "exact") else num_samples
+
+    def _check_noise(self, noise: Noise, batch: Batch, num_samples: int | None) -> None:
+        expected = {name: tuple(part.shape) for name, part in self.draw_noise(batch, 1).items()}
+        if not isinstance(noise, dict) or set(noise) != set(expected):
+            got = sorted(noise) if isinstance(noise, dict) else type(noise).__name__
+            raise ValueError(f"noise: expected a dict with the keys {', '.join(expected)}, got {got}. See draw_noise.")
+        for name, shape in expected.items():
+            part = noise[name]
+            if part.dim() != len(shape) or (part.shape[0], *part.shape[2:]) != (shape[0], *shape[2:]):
+                wanted = ", ".join(map(str, (shape[0], "num_samples", *shape[2:])))
+                raise ValueError(f"noise[{name!r}]: expected shape ({wanted}), got {tuple(part.shape)}.")
+            _check_sample_count(f"noise[{name!r}]", part.shape[1], num_samples or next(iter(noise.values())).shape[1])
+
+
+def _check_sample_count(name: str, given: int, num_samples: int | None) -> None:
+    if given < 1 or num_samples not in (None, given):
+        raise ValueError(f"{name}: expected num_samples={num_samples or 'at least 1'}, got {given} samples.")

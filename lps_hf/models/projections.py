@@ -299,13 +299,21 @@ READOUTS = {(): InvariantReadout, ("n",): NodeReadout, ("n", "n"): PairReadout}
 
 
 def make_projection(
-    representation: Representation, table: dict, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool
+    representation: Representation,
+    table: dict,
+    width: int,
+    hidden_size: int,
+    max_nodes: int,
+    grid_size: int,
+    mode: str,
+    centered: bool,
 ) -> nn.Module:
-    """Make the projection or read-out of a representation.
+    """Make the projection or read-out of a representation; the numbers of a vector are channels to it.
 
     Args:
         representation: The field's axes.
         table: `PROJECTIONS` or `READOUTS`.
+        width: How many numbers stand at each place of the node axes.
         hidden_size: Width of the tokens.
         max_nodes: n_max.
         grid_size: t.
@@ -315,10 +323,13 @@ def make_projection(
     Raises:
         ValueError: If there is none for these axes.
     """
-    axes, channels = representation.axes[:-1], representation.axes[-1]
-    if axes not in table or not isinstance(channels, int):
+    axes = ("n",) * representation.count("n")
+    if axes not in table or representation.letters - {"n", "v", "p"} or representation.axes[: len(axes)] != axes:
         known = ", ".join(repr(" ".join([*known_axes, "c"])) for known_axes in table)
-        raise ValueError(f"axis string {str(representation)!r}: no token projection for it. Expected one of {known}.")
+        raise ValueError(
+            f"axis string {str(representation)!r}: no token projection for it. Expected one of {known}, with or without an axis "
+            "'v' or 'p' before c."
+        )
     if not axes:
-        return table[axes](channels, hidden_size)
-    return table[axes](channels, hidden_size, max_nodes, grid_size, mode, centered)
+        return table[axes](width, hidden_size)
+    return table[axes](width, hidden_size, max_nodes, grid_size, mode, centered)

@@ -1,16 +1,26 @@
 """Axis strings: what each axis of a field is, and so how a group acts on it.
 
 A field is described by its axes, separated by spaces: `n` is a node axis (S_n permutes it), `v` a vector axis (O(d) rotates
-it), `p` a point axis (E(d) rotates and translates it), `h w` an image plane (C_n and D_n turn it), and a whole number counts
-invariant channels. `"n n 3"` is a tensor with three channels for every ordered pair of nodes, `"10"` is ten invariant numbers.
+it), `p` a point axis (E(d) rotates and translates it), `h w` an image plane (C_n and D_n turn it), `g` an axis with one place
+for every element of a finite group (which moves them by left multiplication: the regular representation), and a whole number
+counts invariant channels. `"n n 3"` is a tensor with three channels for every ordered pair of nodes, `"10"` is ten invariants.
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
-AXIS_MEANINGS = {"n": "node", "v": "vector", "p": "point", "h": "image height", "w": "image width"}
+from .elements import Permutation
+
+AXIS_MEANINGS = {
+    "n": "node",
+    "v": "vector",
+    "p": "point",
+    "h": "image height",
+    "w": "image width",
+    "g": "group element",
+}
 
 
 @dataclass(frozen=True)
@@ -80,29 +90,15 @@ class Representation:
         """The number of invariant channels; 1 when the string names none."""
         return next((axis for axis in self.axes if isinstance(axis, int)), 1)
 
+    def width(self, dimension: int | None) -> int:
+        """How many numbers stand at each place of the node axes: channels times the `dimension` of a vector or point axis."""
+        return self.num_channels * (dimension or 1) ** (self.count("v") + self.count("p"))
+
     def __str__(self) -> str:
         return " ".join(map(str, self.axes))
 
     def __repr__(self) -> str:
         return f"Representation({str(self)!r})"
-
-
-@dataclass(frozen=True)
-class Permutation:
-    """A batch of permutations g, stored as ranks to nodes, with the soft matrix that carries its gradient.
-
-    `index[..., r] = g(r)` is the node that comes to rank r, so `g⁻¹·x = x[index]`.
-    """
-
-    index: Tensor
-    """(batch, num_samples, nodes) int64."""
-    soft: Tensor | None = None
-    """(batch, num_samples, nodes, ranks) doubly stochastic relaxation P̂, or `None` where no gradient is wanted."""
-
-    @property
-    def rank(self) -> Tensor:
-        """(batch, num_samples, nodes) int64: g⁻¹, the rank of each node."""
-        return self.index.argsort(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -122,3 +118,18 @@ class EdgeField:
 Field = Tensor | EdgeField
 FieldType = TypeVar("FieldType", Tensor, EdgeField)
 """Acting on a field gives a field of the same kind."""
+
+
+class Batch(NamedTuple):
+    """A batch of inputs x as the method sees it."""
+
+    fields: dict[str, Field]
+    """The input fields by name; dense ones of shape (batch, *axes), edges as an `EdgeField`."""
+    node_mask: Tensor
+    """(batch, nodes) bool: true on nodes. No nodes at all where no field has a node axis."""
+    edge_index: Tensor
+    """(batch, 2, edges) int64, zero on padding."""
+    edge_mask: Tensor
+    """(batch, edges) bool."""
+    frame_ranks: Tensor | None = None
+    """(batch, nodes) int64: rank of each node in the predefined frame of a graph."""

@@ -7,30 +7,33 @@ every k, and its distribution is equivariant at every k.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .groups import Group
-from .representations import Field, Permutation, Representation
+from .group import Group
+from .representations import Field, Representation
 
 
 class Estimate(NamedTuple):
-    """A Monte-Carlo estimate of φ(x)."""
+    """An estimate of φ(x)."""
 
     mean: Tensor
     """(batch, *axes): unbiased for φ(x)."""
     standard_error: Tensor | None
-    """(batch, *axes): standard deviation of `mean` over draws, from the spread of the samples; `None` for one sample."""
+    """(batch, *axes): standard deviation of `mean` over draws, from the spread of the samples; `None` for one sample, and for
+    an exact average."""
 
 
-def symmetrize(
+def average_over_group(
     base: Callable[[dict[str, Field]], Tensor],
     group: Group,
-    elements: Permutation,
+    elements: Any,
     fields: Mapping[str, Field],
     inputs: Mapping[str, Representation],
     output: Representation,
+    node_mask: Tensor,
+    weights: Tensor | None = None,
 ) -> Estimate:
     """Symmetrize a base function over given group elements.
 
@@ -41,17 +44,36 @@ def symmetrize(
         fields: The input x by name; dense fields have leading shape `(batch,)`.
         inputs: Representation of each field.
         output: Representation of what `base` returns.
+        node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes; padding comes in and goes out as zero.
+        weights (`torch.Tensor` of shape `(batch, num_samples)`): Of an exact average; `None` for independent draws.
 
     Returns:
         `Estimate`: of shape `(batch, *axes of output)`.
     """
     turned: dict[str, Field] = {}
     for name, field in fields.items():
-        if isinstance(field, Tensor):
-            turned[name] = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
-        else:
+        if not isinstance(field, Tensor):
             turned[name] = group.act_inverse(elements, field, inputs[name])
-    return estimate(group.act(elements, base(turned), output))
+            continue
+        turned[name] = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
+        if inputs[name].count("p"):  # translations move padding away from zero
+            turned[name] = mask_nodes(turned[name], inputs[name], node_mask, leading=2)
+    samples = group.act(elements, base(turned), output)
+    if weights is None:
+        mean, error = estimate(samples)
+    else:
+        mean, error = (samples * weights.to(samples.dtype).view(*weights.shape, *[1] * (samples.dim() - 2))).sum(dim=1), None
+    return Estimate(mask_nodes(mean, output, node_mask), None if error is None else mask_nodes(error, output, node_mask))
+
+
+def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor, leading: int = 1) -> Tensor:
+    """Zero what a field (batch, …, *axes) with `leading` axes before its own holds for padding."""
+    for position, axis in enumerate(representation.axes):
+        if axis == "n":
+            shape = [1] * tensor.dim()
+            shape[0], shape[leading + position] = node_mask.shape
+            tensor = tensor.masked_fill(~node_mask.view(shape), 0.0)
+    return tensor
 
 
 def estimate(samples: Tensor) -> Estimate:

@@ -17,7 +17,7 @@ from lps_hf.evaluation.metrics import compute_metrics_for, prior_baseline
 from lps_hf.hub.checkpoints import publish, save_checkpoint
 from lps_hf.models.backbones import vision_tower_config
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .arguments import LPSTrainingArguments

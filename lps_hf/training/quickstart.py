@@ -14,7 +14,7 @@ from lps_hf.evaluation.weisfeiler_leman import wl1_accuracy
 from lps_hf.hub.checkpoints import save_checkpoint
 from lps_hf.hub.verification import logits_in_fresh_process
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.modeling_lps import LPSForGraphClassification
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.testing import equivariance_error
 

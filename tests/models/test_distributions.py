@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lps_hf.models import distributions
 from lps_hf.models.batches import encode_batch
-from lps_hf.models.distributions import DistributionSample, PermutationDistribution
+from lps_hf.models.distributions import DistributionSample, EquivariantDistribution
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.permutations import permutation_entropy
 from tests.models.graph_cases import (
@@ -36,11 +36,11 @@ every_equivariant_kind = pytest.mark.parametrize("kind", EQUIVARIANT_KINDS)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
-def make_distribution(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options) -> PermutationDistribution:
+def make_distribution(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options) -> EquivariantDistribution:
     return tiny_model(dtype=dtype, seed=seed, distribution=kind, **options).distribution
 
 
-def sample(distribution: PermutationDistribution, batch: Batch, noise: Tensor) -> DistributionSample:
+def sample(distribution: EquivariantDistribution, batch: Batch, noise: Tensor) -> DistributionSample:
     inputs = {key: value for key, value in batch.items() if key != "frame_ranks"}
     optional = dict.fromkeys(("node_features", "edge_features"))
     config = tiny_config(distribution=distribution.kind, max_nodes=1000)
@@ -49,7 +49,7 @@ def sample(distribution: PermutationDistribution, batch: Batch, noise: Tensor) -
     return distribution(encoded.node_mask, noise, *fields, batch.get("frame_ranks"))
 
 
-def draw(distribution: PermutationDistribution, batch: Batch, num_samples: int, seed: int = 0) -> Tensor:
+def draw(distribution: EquivariantDistribution, batch: Batch, num_samples: int, seed: int = 0) -> Tensor:
     noise = distribution.draw_noise(batch["node_mask"], num_samples, seeded(seed))
     with torch.no_grad():
         return sample(distribution, batch, noise).elements.index

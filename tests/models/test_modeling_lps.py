@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lps_hf.models.groups import get_group
-from lps_hf.models.modeling_lps import LPSForGraphClassification, LPSModel, invariant_loss
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
+from lps_hf.models.modeling_lps import LPSModel, invariant_loss
 from tests.models.graph_cases import (
     EQUIVARIANT_KINDS,
     KINDS,

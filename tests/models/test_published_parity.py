@@ -20,7 +20,7 @@ from transformers import ViTConfig
 
 from lps_hf.models import distributions
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.distributions import PermutationDistribution
+from lps_hf.models.distributions import EquivariantDistribution
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.representations import EdgeField, Field, Representation
@@ -150,7 +150,7 @@ class FlatModel(nn.Module):
 
     def __init__(self, config: dict) -> None:
         super().__init__()
-        self.distribution = PermutationDistribution("learned", config["d"], temperature=config["tau"])
+        self.distribution = EquivariantDistribution("learned", config["d"], temperature=config["tau"])
         self.base = FlatMLP(config["mlp_widths"])
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from lps_hf.data import circular_skip_links
-from lps_hf.models.modeling_lps import LPSForGraphClassification
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
 from lps_hf.training import quickstart
 from lps_hf.training.quickstart import run_quickstart
 from tests.tiny import tiny_vit

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
 
 from lps_hf.data import DataCollatorForGraphs
 from lps_hf.evaluation.metrics import compute_metrics_for
-from lps_hf.models.modeling_lps import LPSForGraphClassification
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.training.arguments import LPSTrainingArguments
 from lps_hf.training.trainer import LPSTrainer, set_backbone_learning_rate

@@ -1,0 +1,240 @@
+"""The base function f of a symmetrized model: fields in, a tensor with the axes of the output out. Any network will do.
+
+| base function | backbone | reads |
+| --- | --- | --- |
+| `TokenBase` | a pretrained transformer (`supported_families()`) | fields projected to its tokens |
+| `ImageBase` | any image classifier of transformers, with its classifier | `pixel_values` |
+| `NetworkBase` | the small networks of the paper (`BASE_NETWORKS`) | the fields themselves |
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
+
+from .backbones import Backbone
+from .base_networks import BASE_NETWORKS
+from .configuration_lps import LPSConfig
+from .groups import get_group
+from .permutations import permute
+from .projections import PROJECTIONS, READOUTS, make_projection, resize_axis
+from .representations import EdgeField, Field
+
+
+class BaseFunction(nn.Module):
+    """What all base functions share.
+
+    Subclasses set `backbone`, whose parameters may come from a checkpoint, and `pretrained_model`, the transformers model in it.
+    """
+
+    backbone: nn.Module
+    pretrained_model: PreTrainedModel | None = None
+
+    def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
+        """Apply f to every sample.
+
+        Args:
+            fields: Fields in rank order, leading shape `(batch, num_samples)`.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes, which come before padding.
+            kwargs: Passed to the backbone.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, num_samples, *axes)`, node axes as long as the batch's, and the backbone's output.
+        """
+        raise NotImplementedError
+
+    def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
+        """Copy the weights of a pretrained checkpoint into the backbone.
+
+        Args:
+            name_or_path: Hub id or folder.
+            hub: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ValueError: If there are no checkpoints of this backbone, or this one lacks weights.
+            OSError: If it cannot be found.
+        """
+        raise ValueError(
+            f"{type(self.backbone).__name__}: expected a backbone with pretrained checkpoints. Build it from a config."
+        )
+
+
+class TokenBase(BaseFunction):
+    """Input projections, summed; a pretrained transformer; the read-out.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    backbone: Backbone
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__()
+        self.output = output = inner_output(config)
+        self.dimension = get_group(config.group).dimension
+        backbone_config = config.backbone_config
+        assert isinstance(backbone_config, PreTrainedConfig)  # LPSConfig has made it one
+        self.backbone = Backbone(
+            backbone_config,
+            grid_size=config.grid_size,
+            patch_dropout=config.patch_dropout,
+            pooled=output.count("n") == 0,
+            attn_implementation=backbone_config._attn_implementation,
+        )
+        geometry = config.max_nodes, self.backbone.grid_size, config.padding_mode, config.centered_padding
+        self.projections = nn.ModuleDict(
+            {
+                name: make_projection(axes, PROJECTIONS, axes.width(self.dimension), self.backbone.token_size, *geometry)
+                for name, axes in config.input_representations.items()
+            }
+        )
+        width = output.width(self.dimension)
+        self.readout = make_projection(output, READOUTS, width, self.backbone.hidden_size, *geometry)
+
+    @property
+    def pretrained_model(self) -> PreTrainedModel:
+        """The transformer in the backbone."""
+        return self.backbone.model
+
+    def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
+        """Apply f to every sample; see `BaseFunction.forward`."""
+        tokens = sum(projection(fields[name]) for name, projection in self.projections.items())
+        batch, num_samples, _, hidden = tokens.shape
+        tokens = tokens.expand(batch, num_samples, self.backbone.num_tokens, hidden).flatten(0, 1)
+        backbone_output = self.backbone(tokens, **kwargs)
+        result = self.readout(backbone_output.last_hidden_state, backbone_output.pooler_output)
+        result = result.unflatten(0, (batch, num_samples))
+        for dim in range(2, 2 + self.output.count("n")):
+            result = resize_axis(result, dim, node_mask.shape[1])
+        if self.output.letters & {"v", "p"} and len(self.output.axes) > 1 + self.output.count("n"):
+            result = result.unflatten(-1, (self.dimension, -1))
+        return result, backbone_output
+
+    def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
+        """Copy the weights of a pretrained transformer; see `BaseFunction.load_pretrained`."""
+        pretrained, missing = _load_quietly(AutoModel, name_or_path, hub)
+        missing = {key.removeprefix("vision_model.") for key in missing} & set(self.backbone.model.state_dict())
+        _refuse_missing(name_or_path, self.backbone.model.config.model_type, missing)
+        self.backbone.load_weights_from(pretrained)
+
+
+class ImageBase(BaseFunction):
+    """An image classifier of transformers as it is, from pixels to logits.
+
+    Args:
+        config: The model's configuration; `backbone_config` is the classifier's.
+    """
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__()
+        backbone_config = config.backbone_config
+        assert isinstance(backbone_config, PreTrainedConfig)
+        output = config.output_representation
+        if output.letters or output.num_channels != backbone_config.num_labels:
+            raise ValueError(
+                f"output: expected {str(backbone_config.num_labels)!r}, the number of classes of the image classifier, got "
+                f"{str(output)!r}. Set num_labels in both configurations."
+            )
+        self.backbone = AutoModelForImageClassification.from_config(backbone_config, dtype=torch.get_default_dtype())
+
+    @property
+    def pretrained_model(self) -> PreTrainedModel:
+        """The classifier."""
+        return self.backbone
+
+    def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
+        """Apply f to every sample; see `BaseFunction.forward`."""
+        images = fields["pixel_values"]
+        weight = next(self.backbone.parameters())
+        output = self.backbone(pixel_values=images.flatten(0, 1).to(weight.dtype), return_dict=True, **kwargs)
+        return output.logits.unflatten(0, images.shape[:2]), output
+
+    def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
+        """Copy the weights of a pretrained classifier, its last layer too where the number of classes is the same."""
+        own = self.backbone.state_dict()
+        options = {"num_labels": self.backbone.config.num_labels, "ignore_mismatched_sizes": True, **hub}
+        pretrained, missing = _load_quietly(AutoModelForImageClassification, name_or_path, options)
+        # A last layer for other classes is new, and keeps the weights that it was made with.
+        head = {key for key in missing if own[key].shape[:1] == (self.backbone.config.num_labels,)}
+        _refuse_missing(name_or_path, self.backbone.config.model_type, missing - head)
+        self.backbone.load_state_dict(pretrained.state_dict())
+
+
+class NetworkBase(BaseFunction):
+    """One of the small networks of the paper, which read the fields themselves.
+
+    Args:
+        config: The model's configuration; `backbone_config` is one of `BASE_NETWORK_CONFIGS`.
+    """
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__()
+        backbone_config = config.backbone_config
+        assert isinstance(backbone_config, PreTrainedConfig)
+        self.backbone = BASE_NETWORKS[backbone_config.model_type](
+            backbone_config,
+            inputs=config.input_representations,
+            output=inner_output(config),
+            max_nodes=config.max_nodes,
+            dimension=get_group(config.group).dimension,
+        )
+
+    def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
+        """Apply f to every sample; see `BaseFunction.forward`."""
+        dtype = next(self.parameters()).dtype
+        dense = {name: _dense(field, node_mask.shape[1]).to(dtype) for name, field in fields.items()}
+        result, hidden_states = self.backbone(dense, node_mask)
+        return result, ModelOutput(hidden_states=hidden_states if kwargs.get("output_hidden_states") else None)
+
+
+def inner_output(config: LPSConfig) -> Any:
+    """What the base function returns: the output, or where a residual is added to it, the difference."""
+    output = config.output_representation
+    if config.residual is None or not output.count("p"):
+        return output
+    return type(output)(tuple("v" if axis == "p" else axis for axis in output.axes))
+
+
+def make_base_function(config: LPSConfig) -> BaseFunction:
+    """Make the base function that fits a configuration."""
+    if "pixel_values" in config.inputs:
+        return ImageBase(config)
+    if config.backbone_config is not None and config.backbone_config.model_type in BASE_NETWORKS:
+        return NetworkBase(config)
+    return TokenBase(config)
+
+
+def _dense(field: Field, num_nodes: int) -> Tensor:
+    """A field as a tensor (batch, num_samples, *axes); an `EdgeField` as the matrix that it lists, in rank order."""
+    if not isinstance(field, EdgeField):
+        return field
+    batch, edges, channels = field.features.shape
+    source, target = field.index.unbind(1)
+    place = (source * num_nodes + target).unsqueeze(-1).expand(batch, edges, channels)
+    matrix = field.features.new_zeros(batch, num_nodes**2, channels).scatter_add(1, place, field.features)
+    matrix = matrix.view(batch, 1, num_nodes, num_nodes, channels)
+    if field.permutation is None:
+        return matrix
+    rows = permute(matrix, field.permutation, dim=2, transpose=True)
+    return permute(rows, field.permutation, dim=3, transpose=True)
+
+
+def _load_quietly(auto_class: Any, name_or_path: str, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the report names poolers that a checkpoint lacks and nobody here reads
+    try:
+        model, report = auto_class.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True, **options)
+    finally:
+        logging.set_verbosity(verbosity)
+    return model, set(report["missing_keys"]) | {key for key, *_ in report.get("mismatched_keys", ())}
+
+
+def _refuse_missing(name_or_path: str, model_type: str, missing: set[str]) -> None:
+    if missing:
+        raise ValueError(
+            f"{name_or_path}: expected the weights of a {model_type} backbone, but the checkpoint lacks "
+            f"{', '.join(sorted(missing)[:5])}{' …' if len(missing) > 5 else ''}."
+        )

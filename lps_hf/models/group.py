@@ -1,0 +1,184 @@
+"""What every group knows: Haar measure, composition, inverse, action, and how scores are turned into its elements."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic
+
+import torch
+from torch import Tensor
+
+from .elements import Element, ElementType
+from .representations import FieldType, Representation
+
+
+class Group(ABC, Generic[ElementType]):
+    """A group and its action on the axes of a field. Elements are values; nothing is stored here.
+
+    Every distribution over the group is made from *scores*: a field with the axes `score`, projected onto the group by an
+    equivariant map, `project(ρ(h)·s) = h·project(s)`. Scores of pure noise give the Haar measure, scores of an equivariant
+    network the learned distribution.
+
+    Subclasses define `name`, the axis `letters` they act on, `score`, the `dimension` of vector axes where they have one, and
+    the abstract methods. `compose(g, h)` applies h first.
+    """
+
+    name: str
+    letters: frozenset[str]
+    score: Representation
+    dimension: int | None = None
+    has_translations = False
+
+    @property
+    def factors(self) -> "tuple[Group, ...]":
+        """The groups that this one is a product of."""
+        return (self,)
+
+    def join(self, parts: list[Element]) -> Any:
+        """Put elements of the factors together."""
+        (only,) = parts
+        return only
+
+    @abstractmethod
+    def identity(self, node_mask: Tensor, num_samples: int) -> ElementType:
+        """The identity, with leading shape `(batch, num_samples)`.
+
+        Args:
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes; groups that do not permute read its batch only.
+            num_samples: Number of copies.
+        """
+
+    @abstractmethod
+    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw noise with the axes `score` from a law that the group leaves unchanged, in double precision.
+
+        Args:
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): As for `identity`.
+            num_samples: Number of independent draws.
+            generator: Random source on the mask's device.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, num_samples, *axes of score)`.
+        """
+
+    @abstractmethod
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> ElementType:
+        """Turn scores into elements, equivariantly in scores and noise together.
+
+        Args:
+            scores (`torch.Tensor` of shape `(batch, num_samples, *axes of score)`): At least float32.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): As for `identity`.
+            noise (`torch.Tensor` as `draw_scores` returns): Decides where the scores leave several elements open.
+        """
+
+    def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> ElementType:
+        """Draw from the Haar measure.
+
+        Args:
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes; padding is left in place.
+            num_samples: Number of independent draws per input.
+            generator: Random source on the mask's device.
+
+        Returns:
+            Elements with leading shape `(batch, num_samples)`.
+        """
+        noise = self.draw_scores(node_mask, num_samples, generator)
+        return self.project(noise, node_mask, noise)
+
+    def relax(
+        self, elements: ElementType, scores: Tensor, node_mask: Tensor, temperature: float, num_iterations: int
+    ) -> tuple[ElementType, Tensor | None]:
+        """Attach what carries the gradient from elements to scores; where the projection is differentiable, nothing.
+
+        Args:
+            elements: The projection of `scores`.
+            scores (`torch.Tensor` of shape `(batch, num_samples, *axes of score)`): With a gradient.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
+            temperature: τ > 0.
+            num_iterations: Sinkhorn rounds.
+
+        Returns:
+            The elements, and the entropy of the relaxation, shape `()`, where the method's regulariser has one.
+        """
+        return elements, None
+
+    def move_to(self, elements: ElementType, centroid: Tensor) -> ElementType:
+        """Give elements of groups with translations that of the centroid, (batch, d); of other groups, leave them."""
+        return elements
+
+    @abstractmethod
+    def compose(self, left: ElementType, right: ElementType) -> ElementType:
+        """Compose elements, `right` acts first."""
+
+    @abstractmethod
+    def inverse(self, elements: ElementType) -> ElementType:
+        """Invert elements."""
+
+    @abstractmethod
+    def from_tensors(self, tensors: Any, node_mask: Tensor) -> ElementType:
+        """Check `Element.tensors` that a user gives, and make the elements.
+
+        Raises:
+            ValueError: If they have the wrong shape or (on the CPU) are no elements of the group.
+            TypeError: If they have the wrong type.
+        """
+
+    @abstractmethod
+    def transform(self, elements: ElementType, field: FieldType, representation: Representation, invert: bool) -> FieldType:
+        """Apply the action to the axes that this group acts on, and leave the others; see `act`."""
+
+    def act(self, elements: ElementType, field: FieldType, representation: Representation) -> FieldType:
+        """Apply the action ρ(g).
+
+        Args:
+            elements: Group elements, leading shape `(batch, num_samples)`.
+            field (`torch.Tensor` of shape `(batch, num_samples or 1, *axes)` or `EdgeField`): The field.
+            representation: What each axis is.
+
+        Returns:
+            The field ρ(g)·x, of shape `(batch, num_samples, *axes)` or an `EdgeField`.
+
+        Raises:
+            ValueError: If the group does not act on an axis.
+        """
+        self.check_acts_on(representation, "representation")
+        return self.transform(elements, field, representation, invert=False)
+
+    def act_inverse(self, elements: ElementType, field: FieldType, representation: Representation) -> FieldType:
+        """Apply ρ(g)⁻¹; same arguments as `act`. A gradient reaches the elements."""
+        self.check_acts_on(representation, "representation")
+        return self.transform(elements, field, representation, invert=True)
+
+    def check_acts_on(self, representation: Representation, argument: str) -> None:
+        """Refuse a representation with an axis that this group does not act on.
+
+        Args:
+            representation: The parsed axis string.
+            argument: Where the string was given, for the message.
+
+        Raises:
+            ValueError: If there is such an axis.
+        """
+        # A node axis is left alone by groups that do not permute it: the base function may do what it likes with it.
+        unknown = sorted(representation.letters - self.letters - {"n"})
+        if unknown:
+            raise ValueError(
+                f"{argument} {str(representation)!r}: the group {self.name} does not act on axis {unknown[0]!r}, only on "
+                f"{', '.join(map(repr, sorted(self.letters)))}. Choose another group or describe the axis as channels."
+            )
+
+    def __repr__(self) -> str:
+        return f"Group({self.name!r})"
+
+
+def check_tensor(name: str, tensor: Any, shape: tuple[int | None, ...]) -> Tensor:
+    """Check one tensor that a user gives as group elements; `None` in `shape` stands for any number of samples."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}.")
+    if tensor.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+        expected = ", ".join("num_samples" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected shape ({expected}), got {tuple(tensor.shape)}.")
+    return tensor
+
+
+def expand_samples(field: FieldType, num_samples: int) -> FieldType:
+    """Give a field that the group leaves unchanged the group elements' number of samples."""
+    return field.expand(-1, num_samples, *field.shape[2:]) if isinstance(field, Tensor) else field

@@ -1,0 +1,165 @@
+"""Which network q(x, ε) scores the elements of which group: the adapters between a batch of fields and the networks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .group import Group
+from .image_interface import ImageInterface
+from .interface_networks import GINInterface
+from .representations import Batch, Representation
+from .vector_neurons import VectorNeuronInterface
+
+
+class Interface(Protocol):
+    """What a distribution asks of a network."""
+
+    noise_axes: Representation | None
+    """Axes of the noise that the network reads; `None` where noise enters on its scores."""
+
+    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
+        """Draw that noise from a law that the group leaves unchanged, `(batch, num_samples, *noise_axes)`."""
+        ...
+
+    def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
+        """Scores of every factor of the group by its name, `(batch, num_samples, *axes)`; one sample without noise."""
+        ...
+
+
+def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
+    """The mean position of the nodes, (batch, d), of the first field with a point axis."""
+    name, representation = next((name, axes) for name, axes in inputs.items() if axes.count("p"))
+    points = vector_channels(batch.fields[name], representation)
+    if not representation.count("n"):
+        return points.mean(dim=(1, 3))
+    weights = batch.node_mask.to(points.dtype)
+    total = (points.mean(dim=3) * weights.unsqueeze(-1)).sum(dim=1)
+    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def vector_channels(field: Any, representation: Representation) -> Tensor:
+    """A field (batch, *axes) with one vector or point axis and at most one node axis as (batch, nodes or 1, d, channels)."""
+    vector = next(place for place, axis in enumerate(representation.axes) if axis in ("v", "p"))
+    order = [*(place for place, axis in enumerate(representation.axes) if axis == "n"), vector]
+    order += [place for place, axis in enumerate(representation.axes) if isinstance(axis, int)]
+    moved = field.permute(0, *(1 + place for place in order))
+    moved = moved if representation.count("n") else moved.unsqueeze(1)
+    return moved if moved.dim() == 4 else moved.unsqueeze(-1)
+
+
+class GraphInterface(GINInterface):
+    """GIN for S_n: scores nodes from the fields with one node axis and the edge list; Uniform(0, 1) noise on the features."""
+
+    options = {"num_layers": 3, "hidden_size": 64, "dropout": 0.0}
+
+    def __init__(self, group: Group, inputs: Mapping[str, Representation], **options: Any) -> None:
+        self.names = [name for name, axes in inputs.items() if axes.count("n") == 1 and axes.letters == {"n"}]
+        channels = sum(inputs[name].num_channels for name in self.names)
+        super().__init__(max(channels, 1), **options)
+        self.noise_axes = Representation(("n", max(channels, 1)))
+
+    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
+        """Uniform(0, 1) for every channel of every node."""
+        mask, channels = batch.node_mask, self.noise_axes.num_channels
+        shape = (mask.shape[0], num_samples, mask.shape[1], channels)
+        return torch.rand(shape, generator=generator, device=mask.device, dtype=torch.float32)
+
+    def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
+        """Score the nodes, (batch, num_samples, nodes)."""
+        dtype = self.head.weight.dtype
+        parts = [batch.fields[name].to(dtype) for name in self.names]
+        features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(dtype)
+        features = features.unsqueeze(1)
+        if noise is not None:
+            features = features + noise.to(dtype)
+        return {"S_n": self(features, batch.edge_index, batch.edge_mask, batch.node_mask)}
+
+
+class VectorInterface(VectorNeuronInterface):
+    """Vector neurons for O, SO, E, SE and their products with S_n, with Normal(0, 1) noise on every vector.
+
+    Points are centred where the group has translations. One network has a head for each factor that there is.
+    """
+
+    options = {"num_layers": 3, "hidden_size": 64, "num_neighbors": 4, "dropout": 0.0}
+
+    def __init__(self, group: Group, inputs: Mapping[str, Representation], **options: Any) -> None:
+        self.inputs = {
+            name: axes for name, axes in inputs.items() if axes.letters & {"v", "p"} and axes.letters <= {"n", "v", "p"}
+        }
+        self.inputs = {name: axes for name, axes in self.inputs.items() if axes.count("n") <= 1}
+        num_vectors = sum(axes.num_channels for axes in self.inputs.values())
+        self.score_names = {str(factor.score)[0]: factor.name for factor in group.factors}
+        self.centres = group.has_translations
+        super().__init__(
+            num_vectors, group.dimension, node_scores="n" in self.score_names, frame="v" in self.score_names, **options
+        )
+        has_nodes = any(axes.count("n") for axes in self.inputs.values())
+        self.noise_axes = Representation(("n", "v", num_vectors) if has_nodes else ("v", num_vectors))
+
+    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
+        """Normal(0, 1) for every number of every vector."""
+        mask = batch.node_mask
+        nodes = [mask.shape[1]] if self.noise_axes.count("n") else []
+        shape = (mask.shape[0], num_samples, *nodes, self.dimension, self.noise_axes.num_channels)
+        return torch.randn(shape, generator=generator, device=mask.device, dtype=torch.float32)
+
+    def scores(self, batch: Batch, noise: Tensor | None, ties: Tensor | None = None) -> dict[str, Tensor]:
+        """Score nodes, (batch, num_samples, nodes), and give d vectors as columns, (batch, num_samples, d, d)."""
+        dtype = next(self.parameters()).dtype
+        has_nodes = bool(self.noise_axes.count("n"))
+        mask = batch.node_mask if has_nodes else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
+        middle = centroid(batch, self.inputs)[:, None, :, None] if self.centres else 0.0
+        columns = []
+        for name, axes in self.inputs.items():
+            vectors = vector_channels(batch.fields[name], axes)
+            vectors = vectors - middle if axes.count("p") else vectors
+            columns.append(vectors.expand(-1, mask.shape[1], -1, -1))
+        stacked = torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(dtype).unsqueeze(1)
+        if noise is not None:
+            stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(dtype)
+        nodes, frame = self(stacked, mask, None if ties is None else ties[:, : stacked.shape[1]])
+        found = {"n": nodes, "v": frame}
+        return {name: found[letter] for letter, name in self.score_names.items()}
+
+
+class PlaneInterface(ImageInterface):
+    """A small convolutional network for C_n and D_n; the noise is the Gumbel noise on its scores."""
+
+    options = {"num_layers": 3, "hidden_size": 16, "resolution": 32, "dropout": 0.0}
+    noise_axes = None
+
+    def __init__(self, group: Group, inputs: Mapping[str, Representation], **options: Any) -> None:
+        self.input_name, axes = next((name, axes) for name, axes in inputs.items() if axes.count("h"))
+        if axes.axes[-2:] != ("h", "w") or len(axes.axes) > 3:
+            raise ValueError(f"inputs[{self.input_name!r}]: expected 'c h w' for a learned distribution, got {str(axes)!r}.")
+        super().__init__(group, axes.num_channels, **options)
+
+    def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
+        """Score the group's elements, (batch, 1, group order)."""
+        image = batch.fields[self.input_name]
+        image = image if image.dim() == 4 else image.unsqueeze(1)
+        return {self.group.name: self(image.to(next(self.parameters()).dtype)).unsqueeze(1)}
+
+
+def interface_class(group: Group) -> type:
+    """The network that scores a group.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    letters = sorted(str(factor.score)[0] for factor in group.factors)
+    known: dict[Sequence[str], type] = {
+        ("n",): GraphInterface,
+        ("v",): VectorInterface,
+        ("n", "v"): VectorInterface,
+        ("g",): PlaneInterface,
+    }
+    if tuple(letters) not in known or group.name.startswith("U("):
+        raise ValueError(
+            f"group {group.name!r}: no interface network scores it, so distribution 'learned' and 'canonical' are not possible. "
+            "Choose distribution 'haar' or 'exact'."
+        )
+    return known[tuple(letters)]

@@ -1,0 +1,285 @@
+"""Task heads: a symmetrized model with the loss and the output type of a task."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_lps import LPSConfig
+from .losses import check_pairs, invariant_loss, node_loss, pair_loss, position_loss
+from .modeling_lps import LPSModel, LPSModelOutput, LPSPreTrainedModel
+
+PARTICLE_DEFAULTS = {
+    "inputs": {"positions": "n p", "velocities": "n v", "pair_features": "n n 2"},
+    "output": "n p",
+    "residual": "positions",
+}
+
+
+@dataclass
+class LPSTaskOutput(ModelOutput):
+    """What a task head returns.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): Task loss of the mean output, plus `entropy_loss_coef * entropy_loss` and
+            `prior_loss_coef * prior_loss`.
+        logits (`torch.FloatTensor`): The prediction; its shape is in the head's documentation.
+        standard_error (`torch.FloatTensor` of the same shape): Of the logits; `None` for one sample.
+        entropy_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
+        prior_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
+        group_elements (`torch.Tensor` or tuple): See `LPSModelOutput`.
+        hidden_states (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
+        attentions (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    standard_error: Tensor | None = None
+    entropy_loss: Tensor | None = None
+    prior_loss: Tensor | None = None
+    group_elements: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class LPSTaskModel(LPSPreTrainedModel):
+    """What all heads share. The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
+
+    Subclasses define `output_axes`, what `config.output` may look like, and `task_loss`.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        ValueError: If the configuration's output does not fit the task.
+    """
+
+    output_axes: tuple[str, ...]
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        output = config.output_representation
+        axes = " ".join("c" if isinstance(axis, int) else axis for axis in output.axes)
+        if axes not in self.output_axes:
+            expected = " or ".join(map(repr, self.output_axes))
+            raise ValueError(
+                f"output: {type(self).__name__} expects {expected} with channels c, got {config.output!r}. Use LPSModel."
+            )
+        if "c" in axes and not output.count("v") and output.num_channels != config.num_labels:
+            raise ValueError(
+                f"output: expected num_labels={config.num_labels} numbers, got {config.output!r}. Leave output out, or set "
+                "num_labels."
+            )
+        self.lps = LPSModel(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+        """Predict, and compare with labels.
+
+        Args:
+            labels (`torch.Tensor`): As the head's documentation says.
+            inputs: See `LPSModel.forward`.
+
+        Returns:
+            `LPSTaskOutput`.
+
+        Raises:
+            ValueError: If an input or the labels have the wrong shape or range.
+            TypeError: If they have the wrong type.
+        """
+        outputs = self.lps(**{**inputs, "return_dict": True})
+        loss = None if labels is None else self.task_loss(outputs.output, labels, inputs)
+        return self._task_output(outputs, outputs.output, outputs.standard_error, loss)
+
+    def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """The loss of the task, without regularisers, shape `()`."""
+        raise NotImplementedError
+
+    def _task_output(
+        self, outputs: LPSModelOutput, logits: Tensor, standard_error: Tensor | None, loss: Tensor | None
+    ) -> LPSTaskOutput:
+        regularisers = (
+            (self.config.entropy_loss_coef, outputs.entropy_loss),
+            (self.config.prior_loss_coef, outputs.prior_loss),
+        )
+        for coefficient, term in regularisers:
+            if loss is not None and term is not None:
+                loss = loss + coefficient * term.to(loss.dtype)
+        return LPSTaskOutput(
+            loss=loss,
+            logits=logits,
+            standard_error=standard_error,
+            entropy_loss=outputs.entropy_loss,
+            prior_loss=outputs.prior_loss,
+            group_elements=outputs.group_elements,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class LPSForGraphClassification(LPSTaskModel):
+    """Invariant outputs: classification, multi-label classification and regression of graphs, molecules and point clouds.
+
+    `logits` has the shape `(batch, num_labels)`; labels are `(batch,)` int64 for one class, -100 ignored, or
+    `(batch, num_labels)` float for several labels or regression, NaN ignored. `problem_type` is inferred from the labels where it
+    is not set. With `label_mean` and `label_std` in the configuration the network predicts normalised targets: the loss is taken
+    on those, `logits` and labels are in the data's unit.
+    """
+
+    output_axes = ("c",)
+
+    @can_return_tuple
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+        """Classify graphs; see `LPSTaskModel.forward`."""
+        outputs = self.lps(**{**inputs, "return_dict": True})
+        logits, error = outputs.output, outputs.standard_error
+        mean, std = (getattr(self.config, name) for name in ("label_mean", "label_std"))
+        if mean is None:
+            loss = None if labels is None else self.task_loss(logits, labels, inputs)
+            return self._task_output(outputs, logits, error, loss)
+        mean, std = (logits.new_tensor(values) for values in (mean, std))
+        loss = None
+        if labels is not None:
+            normalised = (labels - mean) / std if labels.shape == logits.shape else labels
+            loss = self.task_loss(logits, normalised, inputs)
+        return self._task_output(outputs, mean + std * logits, None if error is None else std * error, loss)
+
+    def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """See `invariant_loss`."""
+        return invariant_loss(logits, labels, self.config.problem_type)
+
+
+class LPSForPointCloudClassification(LPSForGraphClassification):
+    """`LPSForGraphClassification` for sets of points, with `S_n x SO(3)` unless the configuration says otherwise."""
+
+    @classmethod
+    def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.config_defaults`."""
+        return {"group": "S_n x SO(3)", "problem_type": "single_label_classification", **config_kwargs}
+
+
+class LPSForNodeClassification(LPSTaskModel):
+    """Classification of nodes.
+
+    `logits` has the shape `(batch, nodes, num_labels)`; labels are `(batch, nodes)` int64, -100 ignored.
+    With the output `"n n c"` the logits are read on the diagonal, as the paper does for PATTERN. `class_weighted` in the
+    configuration weighs classes by their absence in the batch.
+    """
+
+    output_axes = ("n c", "n n c")
+
+    @can_return_tuple
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+        """Classify nodes; see `LPSTaskModel.forward`."""
+        outputs = self.lps(**{**inputs, "return_dict": True})
+        logits, error = outputs.output, outputs.standard_error
+        if logits.dim() == 4:
+            logits, error = (None if part is None else part.diagonal(dim1=1, dim2=2).mT for part in (logits, error))
+        loss = None if labels is None else self.task_loss(logits, labels, inputs)
+        return self._task_output(outputs, logits, error, loss)
+
+    def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """See `node_loss`."""
+        return node_loss(logits, labels, inputs.get("node_mask"), self.config.class_weighted)
+
+    @classmethod
+    def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.config_defaults`."""
+        return {"output": f"n {config_kwargs.get('num_labels', 2)}", **config_kwargs}
+
+
+class LPSForLinkPrediction(LPSTaskModel):
+    """Prediction of links between nodes.
+
+    `logits` has the shape `(batch, pairs)` for given `pair_index`, and otherwise `(batch, nodes, nodes)`: a score of every
+    ordered pair. Labels are `(batch, pairs)` float, 1 for a link and 0 for none, NaN ignored.
+    """
+
+    output_axes = ("n n c",)
+
+    @can_return_tuple
+    def forward(self, labels: Tensor | None = None, pair_index: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+        """Score pairs of nodes; see `LPSTaskModel.forward`.
+
+        Args:
+            labels: See the class.
+            pair_index (`torch.Tensor` of shape `(batch, 2, pairs)` int64): Source and target of the pairs to score; padding
+                points to any node and has a NaN label.
+            inputs: See `LPSModel.forward`.
+
+        Returns:
+            `LPSTaskOutput`.
+
+        Raises:
+            ValueError: If an input has the wrong shape or range, or there are labels and no pairs.
+            TypeError: If it has the wrong type.
+        """
+        outputs = self.lps(**{**inputs, "return_dict": True})
+        logits, error = (None if part is None else part.squeeze(-1) for part in (outputs.output, outputs.standard_error))
+        if pair_index is not None:
+            check_pairs(pair_index, logits.shape, inputs.get("node_mask"))
+            source, target = pair_index.unbind(1)
+            place = source * logits.shape[2] + target
+            logits, error = (None if part is None else part.flatten(1).gather(1, place) for part in (logits, error))
+        elif labels is not None:
+            raise ValueError("pair_index: expected the pairs that the labels belong to, got None.")
+        loss = None if labels is None else self.task_loss(logits, labels, inputs)
+        return self._task_output(outputs, logits, error, loss)
+
+    def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Binary cross-entropy; see `pair_loss`."""
+        return pair_loss(logits, labels)
+
+    @classmethod
+    def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.config_defaults`."""
+        return {"output": "n n 1", "num_labels": 1, **config_kwargs}
+
+
+class LPSForParticleDynamics(LPSTaskModel):
+    """Prediction of the later positions of particles.
+
+    `logits` are positions `(batch, nodes, d)` in the unit of the input; labels are the true ones, NaN ignored. By default the
+    base function predicts displacements, which are added to the input positions (`residual="positions"`).
+    """
+
+    output_axes = ("n p", "n v")
+
+    def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Mean squared error over the coordinates of all particles; see `position_loss`."""
+        return position_loss(logits, labels, inputs.get("node_mask"))
+
+    @classmethod
+    def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.config_defaults`."""
+        return {"group": "S_n x E(3)", **PARTICLE_DEFAULTS, **config_kwargs}
+
+
+class LPSForImageClassification(LPSTaskModel):
+    """Image classification by any classifier of transformers, made invariant to turns, and reflections, of the image.
+
+    `from_backbone_pretrained` keeps the classifier's last layer. `logits` has the shape `(batch, num_labels)`; labels are
+    `(batch,)` int64, -100 ignored.
+    """
+
+    output_axes = ("c",)
+    main_input_name = "pixel_values"
+
+    def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Cross-entropy; see `invariant_loss`."""
+        return invariant_loss(logits, labels, self.config.problem_type or "single_label_classification")
+
+    @classmethod
+    def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.config_defaults`."""
+        config_kwargs = {"group": "C_4", **config_kwargs}
+        num_labels = config_kwargs.get("num_labels")
+        if num_labels is None or num_labels == backbone_config.num_labels:
+            names = {"id2label": backbone_config.id2label, "label2id": backbone_config.label2id}
+            return {"num_labels": backbone_config.num_labels, **names, **config_kwargs}
+        backbone_config.num_labels = num_labels
+        return config_kwargs
