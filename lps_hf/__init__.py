@@ -25,6 +25,7 @@ _LAZY = {
     "LPSProcessor": "lps_hf.models.processing_lps",
     "LPSTrainer": "lps_hf.training.trainer",
     "LPSTrainingArguments": "lps_hf.training.arguments",
+    "symmetrize": "lps_hf.models.symmetrized",
 }
 
 __all__ = [

@@ -9,7 +9,6 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
 from .configuration_base_networks import BASE_NETWORK_CONFIGS
-from .distributions import DISTRIBUTIONS
 from .group import Group
 from .groups import get_group
 from .interfaces import interface_class
@@ -187,9 +186,11 @@ class LPSConfig(PreTrainedConfig):
             ValueError: Saying which argument, what was expected, what was given.
             TypeError: Likewise.
         """
-        for name, choices in (("distribution", DISTRIBUTIONS), ("padding_mode", PADDING_MODES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}.")
+        group = get_group(self.group)
+        group.check_distribution(self.distribution)
+        if self.padding_mode not in PADDING_MODES:
+            known = ", ".join(map(repr, PADDING_MODES))
+            raise ValueError(f"padding_mode: expected one of {known}, got {self.padding_mode!r}.")
         for name, least in (("max_nodes", 1), ("num_samples", 1), ("num_eval_samples", 1), ("sinkhorn_iterations", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -209,7 +210,6 @@ class LPSConfig(PreTrainedConfig):
             raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
         if self.num_labels < 1:
             raise ValueError(f"num_labels: expected at least 1, got {self.num_labels}.")
-        group = get_group(self.group)
         self._check_interface()
         if not isinstance(self.inputs, dict):
             raise TypeError(f"inputs: expected a dict of axis strings by field, got {self.inputs!r}.")

@@ -19,7 +19,6 @@ from .interfaces import VectorInterface, centroid, interface_class, vector_chann
 from .representations import Batch, Representation
 
 Noise = dict[str, Tensor]
-DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "exact", "none")
 
 
 class DistributionSample(NamedTuple):
@@ -74,11 +73,20 @@ class EquivariantDistribution(nn.Module):
         self.noise_scale = noise_scale if kind == "learned" else 0.0
         self.temperature = temperature
         self.sinkhorn_iterations = sinkhorn_iterations
+        group.check_distribution(kind)
         self.interface: Any = None
         if kind in ("learned", "canonical"):
             self.interface = interface_class(group)(group, inputs, **(interface_config or {}))
-        elif kind == "frame" and any(str(factor.score) == "g" for factor in group.factors):
-            raise ValueError(f"distribution 'frame': no frame is defined for {group.name}. Use 'exact', 'learned' or 'haar'.")
+
+    @property
+    def reads_frame_ranks(self) -> bool:
+        """Whether `Batch.frame_ranks` decides: in frames of graphs, where no vectors tell the nodes apart."""
+        permutes = any(str(factor.score) == "n" for factor in self.group.factors)
+        return self.kind in ("frame", "exact") and permutes and not self._vector_inputs
+
+    @property
+    def _vector_inputs(self) -> dict[str, Representation]:
+        return {name: axes for name, axes in self.inputs.items() if axes.letters & {"v", "p"}}
 
     @property
     def noise_axes(self) -> dict[str, Representation]:
@@ -168,7 +176,7 @@ class EquivariantDistribution(nn.Module):
 
     def _frame_ranks(self, batch: Batch) -> Tensor:
         """Ranks of the nodes in the frame of a graph, or, in systems of points, by their distance from the centroid."""
-        if any(axes.count("p") or axes.count("v") for axes in self.inputs.values()):
+        if self._vector_inputs:
             distance = torch.linalg.vector_norm(self._centred_vectors(batch), dim=-1).double()
             distance = distance.unflatten(1, (batch.node_mask.shape[1], -1)).sum(dim=-1)
             values, order = distance.sort(dim=-1)
@@ -189,9 +197,7 @@ class EquivariantDistribution(nn.Module):
         """All vectors of all nodes, points centred where the group moves them, (batch, nodes * channels, d), zero on padding."""
         middle = centroid(batch, self.inputs)[:, None, :, None] if self.group.has_translations else 0.0
         columns = []
-        for name, axes in self.inputs.items():
-            if not axes.letters & {"v", "p"}:
-                continue
+        for name, axes in self._vector_inputs.items():
             vectors = vector_channels(batch.fields[name], axes)
             vectors = vectors - middle if axes.count("p") else vectors
             if axes.count("n"):

@@ -9,6 +9,8 @@ from torch import Tensor
 from .elements import Element, ElementType
 from .representations import FieldType, Representation
 
+DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "exact", "none")
+
 
 class Group(ABC, Generic[ElementType]):
     """A group and its action on the axes of a field. Elements are values; nothing is stored here.
@@ -26,6 +28,7 @@ class Group(ABC, Generic[ElementType]):
     score: Representation
     dimension: int | None = None
     has_translations = False
+    distributions: tuple[str, ...] = DISTRIBUTIONS
 
     @property
     def factors(self) -> "tuple[Group, ...]":
@@ -146,6 +149,17 @@ class Group(ABC, Generic[ElementType]):
         """Apply ρ(g)⁻¹; same arguments as `act`. A gradient reaches the elements."""
         self.check_acts_on(representation, "representation")
         return self.transform(elements, field, representation, invert=True)
+
+    def check_distribution(self, kind: str) -> None:
+        """Refuse a distribution that does not exist, or not on this group.
+
+        Raises:
+            ValueError: Naming those that there are.
+        """
+        known = [kind for kind in DISTRIBUTIONS if all(kind in factor.distributions for factor in self.factors)]
+        if kind not in known:
+            group = f" for the group {self.name}" if kind in DISTRIBUTIONS else ""
+            raise ValueError(f"distribution: expected one of {', '.join(map(repr, known))}{group}, got {kind!r}.")
 
     def check_acts_on(self, representation: Representation, argument: str) -> None:
         """Refuse a representation with an axis that this group does not act on.

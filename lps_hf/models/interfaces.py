@@ -157,7 +157,7 @@ def interface_class(group: Group) -> type:
         ("n", "v"): VectorInterface,
         ("g",): PlaneInterface,
     }
-    if tuple(letters) not in known or group.name.startswith("U("):
+    if tuple(letters) not in known or "learned" not in group.factors[0].distributions:
         raise ValueError(
             f"group {group.name!r}: no interface network scores it, so distribution 'learned' and 'canonical' are not possible. "
             "Choose distribution 'haar' or 'exact'."

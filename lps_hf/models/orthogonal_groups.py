@@ -154,6 +154,7 @@ class UnitaryGroup(_MatrixGroup):
 
     pattern = "U({})"
     letters = frozenset({"v"})
+    distributions = ("haar", "none")
     dtype = torch.complex128
 
 

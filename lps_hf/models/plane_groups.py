@@ -35,6 +35,7 @@ class PlaneGroup(Group[FiniteElement]):
     """
 
     letters = frozenset({"h", "w", "g"})
+    distributions = ("learned", "canonical", "haar", "exact", "none")
     score = Representation.parse("g")
 
     def __init__(self, name: str, num_rotations: int, num_reflections: int) -> None:

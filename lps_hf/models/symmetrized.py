@@ -1,0 +1,256 @@
+"""Any module made equivariant, without a configuration or the Hub: `symmetrize(module, group=…, inputs=…, output=…)`."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .distributions import DistributionSample, EquivariantDistribution, Noise
+from .frames import laplacian_frame_ranks
+from .groups import get_group
+from .representations import Batch, Field, Representation
+from .symmetrization import average_over_group
+
+
+class SymmetrizedOutput(NamedTuple):
+    """What `Symmetrized.estimate` returns."""
+
+    mean: Tensor
+    """(batch, *axes of the output): the estimate of φ(x)."""
+    standard_error: Tensor | None
+    """Of the estimate; `None` for one sample and for exact averages."""
+    regularizer: Tensor | None
+    """Entropy of the soft permutations, shape `()`, to be added to a loss with a small weight; `None` without gradient or S_n."""
+    prior_loss: Tensor | None
+    """-log p(identity|x), shape `()`; for learned distributions of finite groups."""
+    group_elements: Any
+    """The elements drawn, as tensors; see `LPSModelOutput`."""
+
+
+class Symmetrized(nn.Module):
+    """φ(x) = E_{g ~ p(g|x)}[g · f(g⁻¹ · x)] for a module f of your own (section 2.1 of arXiv 2306.02866).
+
+    It is called as the module itself: with one tensor where `inputs` is one axis string, with keyword arguments where it is a
+    dictionary. Tensors have the shape `(batch, *axes)`, dense; the module sees `(batch * num_samples, *axes)`.
+
+    Args:
+        module: The base function f.
+        group: Name of the group, such as `"SO(3)"`.
+        inputs: Axis string of the input, or of each input by name.
+        output: Axis string of the module's output.
+        distribution: p(g|x); see `EquivariantDistribution`.
+        num_samples: Group elements per input in training.
+        num_eval_samples: Group elements per input at evaluation.
+        options: `noise_scale`, `temperature`, `sinkhorn_iterations`, `interface_config` of `EquivariantDistribution`.
+
+    Raises:
+        ValueError: If the group does not act on an axis, or there is no such distribution.
+        TypeError: If an argument has the wrong type.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        group: str,
+        inputs: str | Mapping[str, str],
+        output: str,
+        distribution: str = "learned",
+        num_samples: int = 1,
+        num_eval_samples: int = 10,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}.")
+        for name, count in (("num_samples", num_samples), ("num_eval_samples", num_eval_samples)):
+            _check_count(name, count)
+        self.module, self.group = module, get_group(group)
+        self.input_name = None if isinstance(inputs, Mapping) else "input"
+        given = inputs if isinstance(inputs, Mapping) else {"input": inputs}
+        if not given:
+            raise ValueError("inputs: expected at least one axis string, got none.")
+        self.inputs = {name: Representation.parse(axes) for name, axes in given.items()}
+        self.output = Representation.parse(output)
+        for name, axes in (*self.inputs.items(), ("output", self.output)):
+            self.group.check_acts_on(axes, name if name == "output" else f"inputs[{name!r}]")
+        self.num_samples, self.num_eval_samples = num_samples, num_eval_samples
+        if "temperature" not in options:
+            letters = {str(factor.score)[0] for factor in self.group.factors}
+            options["temperature"] = 1.0 if "g" in letters else 0.01 if letters == {"n"} else 0.1
+        self.distribution = EquivariantDistribution(self.group, distribution, self.inputs, **options)
+
+    def forward(self, *args: Tensor, num_samples: int | None = None, **kwargs: Any) -> Tensor:
+        """Estimate φ(x); arguments as `estimate`.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, *axes of the output)`.
+        """
+        return self.estimate(*args, num_samples=num_samples, **kwargs).mean
+
+    def estimate(
+        self,
+        *args: Tensor,
+        num_samples: int | None = None,
+        noise: Noise | None = None,
+        group_elements: Any = None,
+        generator: torch.Generator | None = None,
+        node_mask: Tensor | None = None,
+        **kwargs: Tensor,
+    ) -> SymmetrizedOutput:
+        """Estimate φ(x), with its error bar.
+
+        Args:
+            args: The input, where `inputs` is one axis string.
+            num_samples: Default: `num_samples` in training, `num_eval_samples` at evaluation.
+            noise: ε of `distribution.draw_noise`, for a deterministic result.
+            group_elements: Elements to use instead of drawing, as tensors.
+            generator: Random source on the input's device.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): True on nodes, padding last; `None` where all are nodes.
+            kwargs: The inputs by name, where `inputs` is a dictionary.
+
+        Returns:
+            `SymmetrizedOutput`.
+
+        Raises:
+            ValueError: If an input is missing, has the wrong shape, or holds NaN (on the CPU).
+            TypeError: If it is no floating point tensor.
+        """
+        batch = self.encode(*args, node_mask=node_mask, **kwargs)
+        if group_elements is not None:
+            sample = DistributionSample(self.group.from_tensors(group_elements, batch.node_mask))
+        else:
+            if noise is None:
+                count = num_samples or (self.num_samples if self.training else self.num_eval_samples)
+                _check_count("num_samples", count)
+                count = 1 if self.distribution.kind in ("none", "exact") else count
+                noise = self.distribution.draw_noise(batch, count, generator)
+            sample = self.distribution(batch, noise)
+        result = average_over_group(
+            self._call_module,
+            self.group,
+            sample.elements,
+            batch.fields,
+            self.inputs,
+            self.output,
+            batch.node_mask,
+            sample.weights,
+        )
+        return SymmetrizedOutput(result.mean, result.standard_error, sample.entropy, sample.prior_loss, sample.elements.tensors)
+
+    def _call_module(self, fields: dict[str, Field]) -> Tensor:
+        tensors = {name: field for name, field in fields.items() if isinstance(field, Tensor)}
+        shape = next(iter(tensors.values())).shape[:2]
+        flat = {name: tensor.flatten(0, 1) for name, tensor in tensors.items()}
+        result = self.module(flat[self.input_name]) if self.input_name else self.module(**flat)
+        expected = len(self.output.axes)
+        if not isinstance(result, Tensor) or result.dim() != 1 + expected or result.shape[0] != shape[0] * shape[1]:
+            got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(
+                f"module: expected it to return a tensor with the axes (batch, {', '.join(map(str, self.output.axes))}) and "
+                f"{shape[0] * shape[1]} rows, got {got}. Correct output={str(self.output)!r}, or wrap the module."
+            )
+        return result.unflatten(0, shape)
+
+    def encode(self, *args: Tensor, node_mask: Tensor | None = None, **kwargs: Tensor) -> Batch:
+        """Check the inputs and put them in a batch; edges are the non-zero entries of fields with two node axes.
+
+        Args:
+            args: See `estimate`.
+            node_mask: See `estimate`.
+            kwargs: See `estimate`.
+
+        Returns:
+            `Batch`.
+        """
+        if self.input_name is not None and len(args) == 1:
+            kwargs = {**kwargs, self.input_name: args[0]}
+        elif args:
+            names = ", ".join(self.inputs)
+            wanted = "one tensor" if self.input_name else f"the keyword arguments {names}"
+            raise ValueError(f"inputs: expected {wanted}, got {len(args)} positional arguments.")
+        if set(kwargs) != set(self.inputs):
+            raise ValueError(f"inputs: expected {', '.join(self.inputs)}, got {', '.join(kwargs) or 'nothing'}.")
+        sizes: dict[str, int] = {}
+        for name, axes in self.inputs.items():
+            self._check_tensor(name, kwargs[name], axes, sizes)
+        first = next(iter(kwargs.values()))
+        shape = (first.shape[0], sizes.get("n", 0))
+        if node_mask is None:
+            node_mask = torch.ones(shape, dtype=torch.bool, device=first.device)
+        elif tuple(node_mask.shape) != shape or node_mask.dtype != torch.bool:
+            raise ValueError(
+                f"node_mask: expected a bool tensor of shape {shape}, got {node_mask.dtype} {tuple(node_mask.shape)}."
+            )
+        pairs = [kwargs[name] for name, axes in self.inputs.items() if axes.count("n") == 2]
+        edge_index, edge_mask = _edges_of(pairs, node_mask)
+        ranks = _frame_ranks(edge_index, edge_mask, node_mask) if self.distribution.reads_frame_ranks else None
+        return Batch(dict(kwargs), node_mask, edge_index, edge_mask, ranks)
+
+    def _check_tensor(self, name: str, tensor: Any, axes: Representation, sizes: dict[str, int]) -> None:
+        if not isinstance(tensor, Tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name}: expected a tensor of floating point numbers, got {got}.")
+        fixed = {"v": self.group.dimension, "p": self.group.dimension, "g": getattr(self.group, "order", None)}
+        wanted = [axis if isinstance(axis, int) else fixed.get(axis) or sizes.get(axis) for axis in axes.axes]
+        wanted = [sizes.get("batch"), *wanted]
+        if tensor.dim() != len(wanted) or any(size not in (None, got) for size, got in zip(wanted, tensor.shape, strict=True)):
+            expected = ", ".join(["batch", *(str(want or axis) for want, axis in zip(wanted[1:], axes.axes, strict=True))])
+            raise ValueError(f"{name}: expected shape ({expected}), got {tuple(tensor.shape)}.")
+        for axis, size in zip(("batch", *axes.axes), tensor.shape, strict=True):
+            if axis in ("batch", "n"):
+                sizes[str(axis)] = size
+        if tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
+
+
+def symmetrize(
+    module: nn.Module,
+    group: str,
+    inputs: str | Mapping[str, str],
+    output: str,
+    distribution: str = "learned",
+    **options: Any,
+) -> Symmetrized:
+    """Make a module equivariant in one line; see `Symmetrized`, whose arguments these are.
+
+    Args:
+        module: Any module that maps tensors to a tensor.
+        group: Name of the group, such as `"SO(3)"`, `"C_4"` or `"S_n x E(3)"`.
+        inputs: Axis string of the input, or of each input by name.
+        output: Axis string of the module's output.
+        distribution: p(g|x).
+        options: Further arguments of `Symmetrized`.
+
+    Returns:
+        `Symmetrized`: A module that is called as `module` is.
+    """
+    return Symmetrized(module, group, inputs, output, distribution, **options)
+
+
+def _check_count(name: str, count: Any) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name}: expected an int, got {type(count).__name__} {count!r}.")
+    if count < 1:
+        raise ValueError(f"{name}: expected at least 1, got {count}.")
+
+
+def _edges_of(pairs: list[Tensor], node_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Edge list (batch, 2, edges) and its mask: the node pairs at which any of the fields is not zero."""
+    batch, nodes = node_mask.shape
+    if not pairs:
+        return torch.zeros(batch, 2, 0, dtype=torch.int64, device=node_mask.device), node_mask.new_zeros(batch, 0)
+    present = torch.stack([(pair.reshape(batch, nodes, nodes, -1) != 0).any(dim=-1) for pair in pairs]).any(dim=0)
+    valid = present & node_mask.unsqueeze(1) & node_mask.unsqueeze(2)
+    places = torch.arange(nodes, device=node_mask.device)
+    ends = torch.cartesian_prod(places, places).T.expand(batch, 2, -1)
+    return ends, valid.flatten(1)
+
+
+def _frame_ranks(edge_index: Tensor, edge_mask: Tensor, node_mask: Tensor) -> Tensor:
+    """Ranks of the nodes in the Laplacian frame of each graph, (batch, nodes); computed on the CPU."""
+    ranks = torch.zeros(node_mask.shape, dtype=torch.int64)
+    for graph, nodes in enumerate(node_mask.sum(dim=1).tolist()):
+        edges = edge_index[graph][:, edge_mask[graph]].cpu().numpy()
+        ranks[graph, :nodes] = torch.from_numpy(laplacian_frame_ranks(edges, nodes))
+    return ranks.to(node_mask.device)
