@@ -4,10 +4,12 @@ Ranking metrics do not decompose over batches: the average precision of a split 
 Everything here therefore takes all predictions at once, as `Trainer` hands them to `compute_metrics`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .link_ranking import link_ranking_metrics
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -17,33 +19,49 @@ if TYPE_CHECKING:
 IGNORED = -100
 
 
-def compute_metrics_for(problem_type: str, num_labels: int | None = None) -> "Callable[[EvalPrediction], dict[str, float]]":
-    """Make the `compute_metrics` of a `Trainer` for one problem type.
+def compute_metrics_for(
+    task: str, problem_type: str | None = None, num_labels: int | None = None, rows: "Iterable[Mapping[str, Any]] | None" = None
+) -> "Callable[[EvalPrediction], dict[str, float]]":
+    """Make the `compute_metrics` of a `Trainer` for a task.
+
+    Graph and molecule tasks, point clouds and images, by their problem type:
 
     - `single_label_classification`: `accuracy`; with two classes also `roc_auc`, `average_precision`. Labels of -100
       are missing.
     - `multi_label_classification`: `average_precision` and `roc_auc`, means of the binary metric over the labels that
       have both classes in the split, and `labels_without_both_classes`, the number of the others. Entries of NaN or
       -100 are missing.
-    - `regression`: `mae` and `rmse` over all entries. Targets of NaN are missing.
+    - `regression`: `mae` and `rmse` over all entries, in the data's unit. Targets of NaN are missing.
+
+    Other tasks, where rows of different length are filled up with -100 (as `Trainer` does) or NaN:
+
+    - `node-classification`: `accuracy`, and `balanced_accuracy`, the mean over classes of the share of its nodes that are
+      recognised (PATTERN's metric, Dwivedi et al. 2020), over the nodes of the whole split and not as a mean over batches.
+    - `link-prediction`: `average_precision` and `roc_auc` over all labelled pairs; with `rows` also the ranking metrics of
+      `link_ranking_metrics`.
+    - `particle-dynamics`: `mse`, the mean squared error over all coordinates, in the square of the positions' unit.
 
     A metric without a single valid entry is NaN, so that its key is always there.
 
     Args:
-        problem_type: As in `config.problem_type`.
-        num_labels: As in `config.num_labels`; taken from the logits if not given.
+        task: A key of `lps_hf.data.rows.TASK_COLUMNS`.
+        problem_type: As in `config.problem_type`; needed for `graph-classification` and left alone by tasks that have one only.
+        num_labels: As in `config.num_labels`, for checking classification; taken from the logits if not given.
+        rows: For `link-prediction`: the rows that are evaluated, in their order.
 
     Returns:
         A function from `EvalPrediction` to metrics. `predictions` are the logits, or a tuple that starts with them
-        (`standard_error` and others may follow), of shape `(..., num_labels)`; `label_ids` have shape `(...)` for
-        `single_label_classification` and the shape of the logits otherwise.
+        (`standard_error` and others may follow); `label_ids` are as `lps_hf.data.rows.labels_of` gives them. The shapes are
+        `(..., num_labels)` and `(...)` for classes, and otherwise those of the labels for both.
 
     Raises:
-        ValueError: If `problem_type` is unknown. The function returned raises it if shapes do not fit, if logits are
+        ValueError: If `task` or `problem_type` is unknown. The function returned raises it if shapes do not fit, if logits are
             not finite or if a label is out of range.
     """
-    if problem_type not in _METRICS:
-        raise ValueError(f"`problem_type` must be one of {sorted(_METRICS)}, got {problem_type!r}. Set `config.problem_type`.")
+    metrics = _metrics_of(task, problem_type)
+    if metrics not in _WITH_LABEL_AXIS:
+        num_labels = None
+    rows = None if rows is None or task != "link-prediction" else list(rows)
 
     def compute_metrics(prediction: "EvalPrediction") -> dict[str, float]:
         logits = np.asarray(_first(prediction.predictions), dtype=np.float64)
@@ -58,9 +76,26 @@ def compute_metrics_for(problem_type: str, num_labels: int | None = None) -> "Ca
                 f"`predictions` must be finite, got {int((~np.isfinite(logits)).sum())} NaN or infinite of "
                 f"{logits.size} logits. Training diverged: lower the learning rate or clip gradients."
             )
-        return _METRICS[problem_type](logits, labels)
+        ranking = {} if rows is None else link_ranking_metrics(logits, rows)
+        return metrics(logits, labels) | ranking
 
     return compute_metrics
+
+
+def metric_of(task: str, problem_type: str | None = None) -> str:
+    """Name of the one figure by which models for a task are compared.
+
+    Args:
+        task: As for `compute_metrics_for`.
+        problem_type: Likewise.
+
+    Returns:
+        `str`: A key of what `compute_metrics_for(task, problem_type)` returns.
+
+    Raises:
+        ValueError: If `task` or `problem_type` is unknown.
+    """
+    return _MAIN_METRIC[_metrics_of(task, problem_type)]
 
 
 def prior_baseline(problem_type: str, train_labels: Any, eval_labels: Any) -> dict[str, float]:
@@ -75,7 +110,7 @@ def prior_baseline(problem_type: str, train_labels: Any, eval_labels: Any) -> di
         eval_labels: Labels of the split that is evaluated, same form.
 
     Returns:
-        `dict[str, float]`: the keys of `compute_metrics_for(problem_type)`.
+        `dict[str, float]`: the keys of `compute_metrics_for` for this problem type.
 
     Raises:
         ValueError: If `problem_type` is unknown, or a label or target has no value at all in the training split.
@@ -160,11 +195,57 @@ def _regression(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], dict[str, float]]] = {
+def _nodes(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    metrics = {"accuracy": _single_label(logits, labels)["accuracy"]}
+    predicted, labels = logits.argmax(-1).reshape(-1), labels.reshape(-1)
+    recalls = [np.mean(predicted[labels == label] == label) for label in np.unique(labels[labels != IGNORED])]
+    return {**metrics, "balanced_accuracy": float(np.mean(recalls)) if recalls else float("nan")}
+
+
+def _links(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    # A single label over all pairs of all graphs, each pair with the same weight.
+    metrics = _multi_label(logits.reshape(-1, 1), labels.reshape(-1, 1))
+    return {key: metrics[key] for key in ("average_precision", "roc_auc")}
+
+
+def _positions(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {"mse": _regression(logits, labels)["rmse"] ** 2}
+
+
+_Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+_METRICS: dict[str, _Metrics] = {
     "single_label_classification": _single_label,
     "multi_label_classification": _multi_label,
     "regression": _regression,
 }
+# Tasks with one kind of label; graph classification has any of the three above.
+_TASK_METRICS: dict[str, _Metrics] = {
+    "node-classification": _nodes,
+    "link-prediction": _links,
+    "particle-dynamics": _positions,
+    "molecule-regression": _regression,
+    "point-cloud-classification": _single_label,
+    "image-classification": _single_label,
+}
+_MAIN_METRIC = {
+    _single_label: "accuracy",
+    _multi_label: "average_precision",
+    _regression: "mae",
+    _nodes: "balanced_accuracy",
+    _links: "average_precision",
+    _positions: "mse",
+}
+_WITH_LABEL_AXIS = (_single_label, _multi_label, _regression, _nodes)
+
+
+def _metrics_of(task: str, problem_type: str | None) -> _Metrics:
+    if task in _TASK_METRICS:
+        return _TASK_METRICS[task]
+    if task != "graph-classification":
+        raise ValueError(f"`task` must be one of {sorted((*_TASK_METRICS, 'graph-classification'))}, got {task!r}.")
+    if problem_type not in _METRICS:
+        raise ValueError(f"`problem_type` must be one of {sorted(_METRICS)}, got {problem_type!r}. Set `config.problem_type`.")
+    return _METRICS[problem_type]
 
 
 def _ranking(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

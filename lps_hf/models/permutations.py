@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .representations import Permutation
+from .elements import Permutation
 
 
 def inverse(index: Tensor) -> Tensor:

@@ -324,11 +324,12 @@ def make_projection(
         ValueError: If there is none for these axes.
     """
     axes = ("n",) * representation.count("n")
-    if axes not in table or representation.letters - {"n", "v", "p"} or representation.axes[: len(axes)] != axes:
+    kinds = ["c" if isinstance(axis, int) else axis.replace("p", "v") for axis in representation.axes]
+    if axes not in table or kinds not in ([*axes, "c"], [*axes, "v"], [*axes, "v", "c"]):
         known = ", ".join(repr(" ".join([*known_axes, "c"])) for known_axes in table)
         raise ValueError(
-            f"axis string {str(representation)!r}: no token projection for it. Expected one of {known}, with or without an axis "
-            "'v' or 'p' before c."
+            f"axis string {str(representation)!r}: no token projection for it. Expected one of {known}, or with an axis 'v' or "
+            "'p' before c or in its place."
         )
     if not axes:
         return table[axes](width, hidden_size)

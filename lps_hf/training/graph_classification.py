@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from transformers import AutoConfig, HfArgumentParser
 from transformers.trainer_utils import EvalPrediction
 
-from lps_hf.data.graph_rows import fold_splits, infer_graph_config, labels_of, load_graph_dataset
+from lps_hf.data.rows import fold_splits, infer_config, labels_of, load_dataset_for
 from lps_hf.evaluation.metrics import compute_metrics_for, prior_baseline
 from lps_hf.hub.checkpoints import publish, save_checkpoint
 from lps_hf.models.backbones import vision_tower_config
@@ -151,8 +151,13 @@ def prepare_task(
         ValueError: If an argument does not fit the data.
     """
     seed = training_arguments.seed
-    splits = load_graph_dataset(data_arguments.dataset_name, data_arguments.dataset_config_name, data_arguments.dataset_revision)
-    inferred = infer_graph_config(splits, data_arguments.problem_type)
+    splits = load_dataset_for(
+        "graph-classification",
+        data_arguments.dataset_name,
+        data_arguments.dataset_config_name,
+        data_arguments.dataset_revision,
+    )
+    inferred = infer_config("graph-classification", splits, data_arguments.problem_type)
     if training_arguments.num_eval_samples is not None:
         inferred["num_eval_samples"] = training_arguments.num_eval_samples
     for split in ("train", "test") if data_arguments.fold is None else ("train",):
@@ -165,17 +170,17 @@ def prepare_task(
         splits = fold_splits(splits["train"], data_arguments.fold, data_arguments.num_folds, seed)
     model = _load_model(model_arguments, inferred, model_arguments.from_scratch if from_scratch is None else from_scratch)
     problem_type = model.config.problem_type
-    train_labels = labels_of(splits["train"], problem_type)
+    train_labels = labels_of("graph-classification", splits["train"], problem_type)
     for split in splits:
         most = data_arguments.max_train_samples if split == "train" else data_arguments.max_eval_samples
         if most is not None and most < len(splits[split]):
             splits[split] = splits[split].shuffle(seed=seed).select(range(most))
-    test_labels = labels_of(splits["test"], problem_type)
+    test_labels = labels_of("graph-classification", splits["test"], problem_type)
     return GraphClassificationTask(
         model=model,
         processor=LPSProcessor.from_config(model.config),
         splits=splits,
-        compute_metrics=compute_metrics_for(problem_type, model.config.num_labels),
+        compute_metrics=compute_metrics_for("graph-classification", problem_type, model.config.num_labels),
         metric=METRIC_FOR[problem_type],
         baseline=prior_baseline(problem_type, train_labels, test_labels),
     )

@@ -72,7 +72,7 @@ def run_quickstart(output_dir: str | Path, num_steps: int = 500, seed: int = 0) 
         processing_class=processor,
         train_dataset=train_rows,
         eval_dataset=test_rows,
-        compute_metrics=compute_metrics_for("single_label_classification", len(SKIPS)),
+        compute_metrics=compute_metrics_for("graph-classification", "single_label_classification", len(SKIPS)),
     )
     # One bar with the loss beside it, instead of a line of figures for every log.
     trainer.remove_callback(ProgressCallback)

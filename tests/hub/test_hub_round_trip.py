@@ -50,7 +50,7 @@ PUBLISH = """
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
 from lps_hf import AutoModelForGraphClassification, LPSTrainer, LPSTrainingArguments
-from lps_hf.data.graph_rows import load_graph_dataset
+from lps_hf.data.rows import load_dataset_for
 from lps_hf.hub import publish
 
 def pull(name=repo, **options):
@@ -92,7 +92,7 @@ seen["refused"] = {
     "processor for nobody": error_of(batch_of, closed, token=False, cache_dir="fresh"),
     "no such repository": error_of(pull, "tester/nothing"),
     "no such revision": error_of(pull, revision="v9"),
-    "no such data set": error_of(load_graph_dataset, "tester/nothing"),
+    "no such data set": error_of(load_dataset_for, "graph-classification", "tester/nothing"),
 }
 seen["made in vain"] = [api.repo_exists(name) for name in ("tester/never", "guest/model")]
 
@@ -114,10 +114,10 @@ DatasetDict(train=rows, test=rows.select([0])).push_to_hub(graphs)
 old = api.dataset_info(graphs).sha
 DatasetDict(train=rows.select([1]), test=rows.select([0])).push_to_hub(graphs)
 rows.rename_column("y", "label").push_to_hub("tester/journey-renamed")
-splits = load_graph_dataset(graphs, revision=old)
+splits = load_dataset_for("graph-classification", graphs, revision=old)
 seen["data set"] = [splits["train"].to_list() == ROWS, splits["test"].to_list() == ROWS[:1]]
-seen["new data set"] = load_graph_dataset(graphs)["train"].to_list() == ROWS[1:2]
-seen["refused"]["a column is missing"] = error_of(load_graph_dataset, "tester/journey-renamed")
+seen["new data set"] = load_dataset_for("graph-classification", graphs)["train"].to_list() == ROWS[1:2]
+seen["refused"]["a column is missing"] = error_of(load_dataset_for, "graph-classification", "tester/journey-renamed")
 print(json.dumps(seen | {"first": first}))
 """
 
@@ -220,16 +220,16 @@ def test_a_data_set_travels(journey):
 
 
 OFFLINE = """
-from lps_hf.data.graph_rows import load_graph_dataset
+from lps_hf.data.rows import load_dataset_for
 from lps_hf.hub import publish
 
 model, processor = AutoModelForSequenceClassification.from_pretrained(repo), AutoProcessor.from_pretrained(repo)
 seen["by revision"] = [logits(revision=name) for name in ("main", "v1", FIRST, "experiment")]
 seen["by class"] = logits(auto_class=AutoModel)
 seen["processor"] = batch_of(repo)
-seen["data set"] = load_graph_dataset("tester/journey-graphs")["train"].to_list() == ROWS[1:2]
+seen["data set"] = load_dataset_for("graph-classification", "tester/journey-graphs")["train"].to_list() == ROWS[1:2]
 seen["never seen"] = error_of(logits, "tester/unseen")
-seen["data set never seen"] = error_of(load_graph_dataset, "tester/unseen")
+seen["data set never seen"] = error_of(load_dataset_for, "graph-classification", "tester/unseen")
 seen["publish"] = error_of(publish, model, processor, repo)
 print(json.dumps(seen))
 """
@@ -252,7 +252,7 @@ def test_the_cache_is_enough_without_a_network(journey, loopback_hub):
 
 
 UNREACHABLE = """
-from lps_hf.data.graph_rows import load_graph_dataset
+from lps_hf.data.rows import load_dataset_for
 from lps_hf.hub import publish
 
 waits = []
@@ -261,7 +261,7 @@ model, processor = (auto.from_pretrained(FOLDERS[0]) for auto in (AutoModelForSe
 seen["from the cache"] = logits()
 seen["nothing in the cache"] = error_of(logits, cache_dir="empty")
 seen["class by name"] = error_of(logits, auto_class=type(model), cache_dir="empty")
-seen["data set"] = error_of(load_graph_dataset, "tester/unseen")
+seen["data set"] = error_of(load_dataset_for, "graph-classification", "tester/unseen")
 seen["publish"] = error_of(publish, model, processor, repo)
 print(json.dumps(seen))
 """

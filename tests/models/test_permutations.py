@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lps_hf.models.elements import Permutation
 from lps_hf.models.permutations import compose, inverse, permutation_entropy, permute, soft_permutation, sort_nodes
-from lps_hf.models.representations import Permutation
 from tests.models.graph_cases import reference_soft_permutation, seeded
 
 SIZES = [5, 1, 8, 3]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lps_hf.models.elements import Permutation
 from lps_hf.models.groups import SymmetricGroup
 from lps_hf.models.projections import (
     PROJECTIONS,
@@ -25,7 +26,7 @@ from lps_hf.models.projections import (
     padding_sources,
     resize_axis,
 )
-from lps_hf.models.representations import EdgeField, Permutation, Representation
+from lps_hf.models.representations import EdgeField, Representation
 from tests.models.graph_cases import NUMPY_PADDING, PADDING_MODES, densify, pad_to_grid, seeded, tiny_config
 
 GRID = 3
@@ -262,19 +263,28 @@ def test_invariant_readout_reads_the_pooled_output():
     torch.testing.assert_close(readout(torch.randn(4, 9, 5), pooled), expected)
 
 
-def test_modules_are_chosen_by_the_axes():
-    options = {"hidden_size": 5, "max_nodes": 7, "grid_size": GRID, "mode": "zero", "centered": False}
+OPTIONS = {"hidden_size": 5, "max_nodes": 7, "grid_size": GRID, "mode": "zero", "centered": False}
+
+
+@pytest.mark.parametrize("ending", ["4", "v", "p", "v 4", "p 4"])
+def test_modules_are_chosen_by_the_axes(ending):
     for table, classes in (
         (PROJECTIONS, (InvariantProjection, NodeProjection, PairProjection)),
         (READOUTS, (InvariantReadout, NodeReadout, PairReadout)),
     ):
-        for text, expected in zip(("4", "n 4", "n n 4"), classes, strict=True):
-            assert type(make_projection(Representation.parse(text), table, **options)) is expected
+        for nodes, expected in zip(("", "n ", "n n "), classes, strict=True):
+            assert type(make_projection(Representation.parse(nodes + ending), table, width=4, **OPTIONS)) is expected
 
 
-@pytest.mark.parametrize("text", ["n", "n n", "n n n 3", "3 n", "n v", "3 h w"])
+def test_the_numbers_of_a_vector_are_channels():
+    axes = Representation.parse("n v 2")
+    projection = make_projection(axes, PROJECTIONS, axes.width(3), **OPTIONS)
+    readout = make_projection(axes, READOUTS, axes.width(3), **OPTIONS)
+    assert projection.conv.in_channels == readout.conv.out_channels == 6
+
+
+@pytest.mark.parametrize("text", ["n", "n n", "n n n 3", "3 n", "3 v", "v n", "3 h w", "g"])
 def test_axes_without_a_projection_are_refused(text):
-    options = {"hidden_size": 5, "max_nodes": 7, "grid_size": GRID, "mode": "zero", "centered": False}
     for table in (PROJECTIONS, READOUTS):
         with pytest.raises(ValueError, match=f"axis string '{text}': no token projection.*'c', 'n c', 'n n c'"):
-            make_projection(Representation.parse(text), table, **options)
+            make_projection(Representation.parse(text), table, width=3, **OPTIONS)

@@ -3,9 +3,8 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
-import torch
 
-from lps_hf.models.representations import Permutation, Representation
+from lps_hf.models.representations import Representation
 
 
 @pytest.mark.parametrize(
@@ -18,6 +17,7 @@ from lps_hf.models.representations import Permutation, Representation
         ("n v", ("n", "v"), 1, {"n", "v"}),
         ("n p 2", ("n", "p", 2), 2, {"n", "p"}),
         ("3 h w", (3, "h", "w"), 3, {"h", "w"}),
+        ("g 4", ("g", 4), 4, {"g"}),
     ],
 )
 def test_a_string_is_parsed(text, axes, channels, letters):
@@ -25,7 +25,12 @@ def test_a_string_is_parsed(text, axes, channels, letters):
     assert parsed.axes == axes
     assert parsed.num_channels == channels
     assert parsed.letters == letters
-    assert [parsed.count(letter) for letter in "nvphw"] == [axes.count(letter) for letter in "nvphw"]
+    assert [parsed.count(letter) for letter in "nvphwg"] == [axes.count(letter) for letter in "nvphwg"]
+
+
+@pytest.mark.parametrize(("text", "width"), [("10", 10), ("n 4", 4), ("n", 1), ("n v", 3), ("n p 2", 6), ("n v 5", 15)])
+def test_the_numbers_of_a_vector_count_as_channels(text, width):
+    assert Representation.parse(text).width(3) == width
 
 
 def test_it_prints_as_its_string():
@@ -76,9 +81,3 @@ def test_nonsense_is_refused(text, message):
 def test_what_is_no_string_is_refused(value):
     with pytest.raises(TypeError, match="axis string: expected a str such as 'n n 3', got"):
         Representation.parse(value)
-
-
-def test_rank_is_the_inverse_of_index():
-    index = torch.tensor([[[2, 0, 3, 1], [0, 1, 2, 3]]])
-    assert Permutation(index).rank.tolist() == [[[1, 3, 0, 2], [0, 1, 2, 3]]]
-    assert Permutation(index).soft is None

@@ -44,7 +44,8 @@ def make_trainer(folder, model=None, train_dataset=TRAIN, eval_dataset=TEST, com
         processing_class=LPSProcessor.from_config(model.config),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
-        compute_metrics=compute_metrics or compute_metrics_for(model.config.problem_type, model.config.num_labels),
+        compute_metrics=compute_metrics
+        or compute_metrics_for("graph-classification", model.config.problem_type, model.config.num_labels),
     )
 
 
@@ -90,7 +91,7 @@ def test_transformers_own_trainer_trains_and_evaluates(tmp_path):
         data_collator=DataCollatorForGraphs(processor),
         train_dataset=Dataset.from_list(TRAIN),
         eval_dataset=Dataset.from_list(TEST),
-        compute_metrics=compute_metrics_for(SINGLE, 3),
+        compute_metrics=compute_metrics_for("graph-classification", SINGLE, 3),
     )
     trainer.train()
     losses = logged(trainer, "loss")

@@ -1,0 +1,116 @@
+"""Arguments of the training scripts: flags, or one YAML recipe and flags that override it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from lps_hf.models.configuration_lps import LPSConfig
+
+from .arguments import LPSTrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """What to symmetrize, and how."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A symmetrized checkpoint to go on from; the fields below are then its own."}
+    )
+    backbone_name_or_path: str | None = field(
+        default=None, metadata={"help": "Pretrained backbone to symmetrize: a Hub id or a folder."}
+    )
+    backbone_config: str | None = field(
+        default=None,
+        metadata={"help": "Or a backbone with random weights: its configuration as JSON, such as '{\"model_type\": \"lps_mlp\"}'."},
+    )
+    backbone_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the backbone."})
+    from_scratch: bool = field(default=False, metadata={"help": "Give the backbone random weights instead of pretrained ones."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the new parts only."})
+    group: str | None = field(default=None, metadata={"help": "Symmetry group; default: the task's own, as S_n for graphs."})
+    distribution: str = field(default="learned", metadata={"help": "learned, canonical, frame, haar, exact or none."})
+    num_samples: int = field(default=1, metadata={"help": "Group elements per input in training."})
+    noise_scale: float = field(default=1.0, metadata={"help": "Factor on the noise of the learned distribution."})
+    temperature: float | None = field(
+        default=None, metadata={"help": "Temperature of the relaxation; default: 0.01 for S_n, 0.1 in products, 1 for images."}
+    )
+    entropy_loss_coef: float = field(default=0.1, metadata={"help": "Weight of the entropy of the soft permutation."})
+    prior_loss_coef: float = field(default=0.0, metadata={"help": "Weight of -log p(identity|x), for images."})
+    interface_dropout: float = field(default=0.0, metadata={"help": "Dropout of the interface network."})
+    grid_size: int | None = field(default=None, metadata={"help": "The backbone sees grid_size² tokens; default: its own grid."})
+    padding_mode: str = field(default="zero", metadata={"help": "zero, reflect, replicate or circular."})
+    centered_padding: bool = field(default=False, metadata={"help": "Pad on both sides."})
+    patch_dropout: float = field(default=0.0, metadata={"help": "Share of tokens dropped in training."})
+    class_weighted: bool = field(default=False, metadata={"help": "Weigh the classes of nodes by their absence in the batch."})
+
+    def config_fields(self) -> dict[str, Any]:
+        """The fields that `LPSConfig` has too, without those that the task decides."""
+        names = ({f.name for f in fields(LPSConfig)} & {f.name for f in fields(self)}) - {"backbone_config"}
+        values = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.interface_dropout:
+            values["interface_config"] = {"dropout": self.interface_dropout}
+        return values
+
+
+@dataclass
+class DataArguments:
+    """What to train and evaluate on."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set of rows: a Hub id or a folder."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, where it has several."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    problem_type: str | None = field(
+        default=None,
+        metadata={"help": "single_label_classification, multi_label_classification or regression; default: by the labels."},
+    )
+    fold: int | None = field(default=None, metadata={"help": "Test fold of a seeded stratified cut of the train split."})
+    num_folds: int = field(default=10, metadata={"help": "Number of folds."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows, drawn by the seed."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many rows of each split."})
+    compare_with_scratch: bool = field(
+        default=False, metadata={"help": "Train a second model with a random backbone on the same budget, and print both."}
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, LPSTrainingArguments]:
+    """Read flags, or one YAML recipe and flags that override it.
+
+    Args:
+        arguments: Command-line arguments; those of the process by default.
+
+    Returns:
+        The three groups of arguments.
+
+    Raises:
+        ValueError: If the recipe has a key that is no flag, or a needed argument is missing.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = HfArgumentParser((ModelArguments, DataArguments, LPSTrainingArguments))
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        recipe_file = arguments.pop(0)
+        recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
+        if not isinstance(recipe, dict):
+            raise ValueError(f"recipe {recipe_file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
+        known = {action.dest for action in parser._actions}
+        unknown = sorted(set(recipe) - known)
+        if unknown:
+            raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
+        if isinstance(recipe.get("backbone_config"), dict):
+            recipe["backbone_config"] = json.dumps(recipe["backbone_config"])
+        parser.set_defaults(**recipe)
+    model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(arguments)
+    if data_arguments.dataset_name is None:
+        raise ValueError("dataset_name: expected a Hub id or a folder, got nothing. Give --dataset_name.")
+    names = ("model_name_or_path", "backbone_name_or_path", "backbone_config")
+    given = [name for name in names if getattr(model_arguments, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"{', '.join(names)}: expected exactly one of them, got {', '.join(given) or 'none'}.")
+    for name in ("max_train_samples", "max_eval_samples"):
+        if (most := getattr(data_arguments, name)) is not None and most < 1:
+            raise ValueError(f"{name}: expected at least 1, got {most}.")
+    return model_arguments, data_arguments, training_arguments

@@ -1,0 +1,10 @@
+#!/usr/bin/env python
+"""The twin of run_link_prediction.py on Accelerate in place of the Trainer, same flags; the loop is in accelerate_run.py.
+
+accelerate launch scripts/run_link_prediction_no_trainer.py scripts/recipes/pcqm_contact_published.yaml
+"""
+
+from lps_hf.training.accelerate_run import run_with_accelerate
+
+if __name__ == "__main__":
+    run_with_accelerate("link-prediction")

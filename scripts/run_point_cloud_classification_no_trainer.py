@@ -1,0 +1,10 @@
+#!/usr/bin/env python
+"""The twin of run_point_cloud_classification.py on Accelerate in place of the Trainer, same flags; the loop is in accelerate_run.py.
+
+accelerate launch scripts/run_point_cloud_classification_no_trainer.py scripts/recipes/point_clouds_small.yaml
+"""
+
+from lps_hf.training.accelerate_run import run_with_accelerate
+
+if __name__ == "__main__":
+    run_with_accelerate("point-cloud-classification")
