@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+)
 
 import lps_hf
 import lps_hf.models
@@ -23,12 +30,18 @@ PUBLIC = {
     "AutoModelForGraphClassification": "lps_hf.auto",
     "DataCollatorForGraphs": "lps_hf.data.collator",
     "LPSConfig": "lps_hf.models.configuration_lps",
-    "LPSForGraphClassification": "lps_hf.models.modeling_lps",
+    "LPSForGraphClassification": "lps_hf.models.modeling_heads_lps",
+    "LPSForImageClassification": "lps_hf.models.modeling_heads_lps",
+    "LPSForLinkPrediction": "lps_hf.models.modeling_heads_lps",
+    "LPSForNodeClassification": "lps_hf.models.modeling_heads_lps",
+    "LPSForParticleDynamics": "lps_hf.models.modeling_heads_lps",
+    "LPSForPointCloudClassification": "lps_hf.models.modeling_heads_lps",
     "LPSModel": "lps_hf.models.modeling_lps",
     "LPSPreTrainedModel": "lps_hf.models.modeling_lps",
     "LPSProcessor": "lps_hf.models.processing_lps",
     "LPSTrainer": "lps_hf.training.trainer",
     "LPSTrainingArguments": "lps_hf.training.arguments",
+    "symmetrize": "lps_hf.models.symmetrized",
 }
 SLOW = {
     "accelerate",
@@ -128,6 +141,10 @@ def test_auto_classes_make_models_from_a_configuration():
     assert type(AutoModel.from_config(config)) is lps_hf.LPSModel
     for auto_class in (AutoModelForSequenceClassification, lps_hf.AutoModelForGraphClassification):
         assert type(auto_class.from_config(config)) is lps_hf.LPSForGraphClassification
+    nodes = tiny_config(output="n 3")
+    assert type(AutoModelForTokenClassification.from_config(nodes)) is lps_hf.LPSForNodeClassification
+    images = lps_hf.LPSConfig(backbone_config=tiny_vit(), group="C_4")
+    assert type(AutoModelForImageClassification.from_config(images)) is lps_hf.LPSForImageClassification
 
 
 def test_registering_again_changes_nothing():

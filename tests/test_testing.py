@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from lps_hf.models.elements import Permutation
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.models.representations import Permutation
 from lps_hf.testing import act_on_batch, assert_equivariant, equivariance_error
 from tests.tiny import random_rows, tiny_classifier, tiny_config
 
@@ -46,7 +46,7 @@ def make_case(distribution, output=None):
 
 
 def haar(batch, seed):
-    return S_N.haar(batch["node_mask"], 1, seeded(seed)).index.squeeze(1)
+    return S_N.haar(batch["node_mask"], 1, seeded(seed))
 
 
 def assert_same(left, right):
@@ -71,7 +71,7 @@ def test_nodes_are_renamed_as_a_data_set_would_have_stored_them():
         "labels": torch.tensor([1]),
     }
     before = {key: tensor.clone() for key, tensor in batch.items()}
-    moved = act_on_batch(torch.tensor([[2, 0, 1, 3]]), batch)
+    moved = act_on_batch(S_N, Permutation(torch.tensor([[[2, 0, 1, 3]]])), batch)
     assert_same(batch, before)
     assert moved["edge_index"][:, :, :2].tolist() == [[[2, 0], [0, 1]]]
     assert moved["node_categories"].tolist() == [[[8], [9], [7], [0]]]
@@ -86,12 +86,11 @@ def test_renaming_is_a_group_action():
     batch["node_features"] = torch.rand(*batch["node_mask"].shape, 3) * batch["node_mask"].unsqueeze(-1)
     for seed in range(10):
         left, right = haar(batch, seed), haar(batch, seed + 100)
-        both = S_N.compose(Permutation(left), Permutation(right)).index
-        assert_same(act_on_batch(both, batch), act_on_batch(left, act_on_batch(right, batch)))
-        assert_same(act_on_batch(S_N.inverse(Permutation(left)).index, act_on_batch(left, batch)), batch)
-    order = torch.arange(batch["node_mask"].shape[1]).expand(len(left), -1)
-    assert_same(act_on_batch(order, batch), batch)
-    assert not torch.equal(act_on_batch(left, batch)["node_categories"], batch["node_categories"])
+        both = S_N.compose(left, right)
+        assert_same(act_on_batch(S_N, both, batch), act_on_batch(S_N, left, act_on_batch(S_N, right, batch)))
+        assert_same(act_on_batch(S_N, S_N.inverse(left), act_on_batch(S_N, left, batch)), batch)
+    assert_same(act_on_batch(S_N, S_N.identity(batch["node_mask"], 1), batch), batch)
+    assert not torch.equal(act_on_batch(S_N, left, batch)["node_categories"], batch["node_categories"])
 
 
 def test_a_renamed_batch_is_that_of_the_renamed_rows():
@@ -99,11 +98,11 @@ def test_a_renamed_batch_is_that_of_the_renamed_rows():
     processor = LPSProcessor.from_config(tiny_config(distribution="frame"))
     batch = dict(processor(rows, return_tensors="pt"))
     elements = haar(batch, 1)
-    for row, element in zip(rows, elements.numpy(), strict=True):
+    for row, element in zip(rows, elements.index[:, 0].numpy(), strict=True):
         features = np.empty_like(row["node_feat"])
         features[element[: row["num_nodes"]]] = row["node_feat"]
         moved_rows.append({**row, "edge_index": element[np.array(row["edge_index"])], "node_feat": features})
-    moved, expected = act_on_batch(elements, batch), dict(processor(moved_rows, return_tensors="pt"))
+    moved, expected = act_on_batch(S_N, elements, batch), dict(processor(moved_rows, return_tensors="pt"))
     masked = moved["edge_mask"].unsqueeze(1)
     moved["edge_index"] = moved["edge_index"] * masked
     assert_same(moved, expected)
@@ -162,7 +161,7 @@ def test_the_standard_error_is_the_spread_of_the_measurement():
 def test_relative_errors_are_in_units_of_the_output():
     model, batch = make_case("learned", "n 2")
     measured = equivariance_error(model, batch, 4, symmetrized=False, generator=seeded())
-    identity = S_N.identity(*batch["node_mask"].shape[:1], 1, batch["node_mask"].shape[1]).index
+    identity = S_N.identity(batch["node_mask"], 1).index
     inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
     size = model(**inputs, group_elements=identity).output.square().mean().sqrt().item()
     assert measured.error / measured.relative_error == pytest.approx(size)
@@ -244,5 +243,5 @@ def test_a_batch_without_a_mask_has_no_padding():
     with_mask = equivariance_error(model, batch, 2, 3, generator=torch.Generator().manual_seed(0))
     del batch["node_mask"]
     assert equivariance_error(model, batch, 2, 3, generator=torch.Generator().manual_seed(0)) == with_mask
-    with pytest.raises(ValueError, match="batch: expected the key 'node_mask'"):
+    with pytest.raises(ValueError, match="node_categories: expected a tensor of shape .batch, nodes, ...., got None"):
         equivariance_error(model, {"edge_index": batch["edge_index"]})

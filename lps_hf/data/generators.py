@@ -50,8 +50,8 @@ def circular_skip_links(
     Raises:
         ValueError: If a skip is out of range, or two skips give isomorphic graphs and so contradictory labels.
     """
-    _check_count("num_graphs", num_graphs, 1)
-    _check_count("num_nodes", num_nodes, 5)
+    check_count("num_graphs", num_graphs, 1)
+    check_count("num_nodes", num_nodes, 5)
     skips = list(skips)
     if len(skips) < 2:
         raise ValueError(f"`skips` must name at least two classes, got {skips}. Add a skip.")
@@ -97,7 +97,7 @@ def cycle_pairs(num_graphs: int, cycle_lengths: Sequence[int] = (3, 4, 5, 6, 7, 
     Raises:
         ValueError: If `cycle_lengths` is empty or holds anything but integers of at least 3.
     """
-    _check_count("num_graphs", num_graphs, 1)
+    check_count("num_graphs", num_graphs, 1)
     cycle_lengths = list(cycle_lengths)
     if not cycle_lengths or not all(isinstance(length, Integral) and length >= 3 for length in cycle_lengths):
         raise ValueError(
@@ -136,8 +136,8 @@ def triangle_regular(num_graphs: int, num_nodes: int = 20, seed: int = 0) -> lis
     Raises:
         ValueError: If `num_nodes` is odd (no 3-regular graph) or below 6 (none without a triangle).
     """
-    _check_count("num_graphs", num_graphs, 1)
-    _check_count("num_nodes", num_nodes, 6)
+    check_count("num_graphs", num_graphs, 1)
+    check_count("num_nodes", num_nodes, 6)
     if num_nodes % 2:
         raise ValueError(f"`num_nodes` must be even for a 3-regular graph, got {num_nodes}. Use {num_nodes + 1}.")
     # Two streams, so that the batch size below is a matter of speed alone: no row depends on it.
@@ -166,20 +166,50 @@ def _cubic_graphs(num_nodes: int, rng: np.random.Generator, batch_size: int = 25
             yield edges, bool(((adjacency @ adjacency) * adjacency).any())
 
 
-def _row(num_nodes: int, edges: np.ndarray, label: int, rng: np.random.Generator) -> GraphRow:
-    """Relabel the nodes uniformly at random and write the row; `edges` has shape `(num_edges, 2)`, one direction."""
-    edges = rng.permutation(num_nodes)[edges]
+def edge_lists(edges: np.ndarray, order: np.ndarray) -> list[list[int]]:
+    """Undirected edges as the two lists of `edge_index`, sorted.
+
+    Args:
+        edges (`np.ndarray` of shape `(num_edges, 2)` int): Each edge in one direction.
+        order (`np.ndarray` of shape `(num_nodes,)` int): New number of each node.
+
+    Returns:
+        `list[list[int]]`: sources and targets, each edge in both directions.
+    """
+    edges = order[edges.reshape(-1, 2)]
     edges = np.concatenate([edges, edges[:, ::-1]])
     # The order in which a graph was built would give its structure away to a model that reads edges as a sequence.
     edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
+    return edges.T.tolist()
+
+
+def _row(num_nodes: int, edges: np.ndarray, label: int, rng: np.random.Generator) -> GraphRow:
+    """Relabel the nodes uniformly at random and write the row; `edges` has shape `(num_edges, 2)`, one direction."""
     return {
-        "edge_index": edges.T.tolist(),
+        "edge_index": edge_lists(edges, rng.permutation(num_nodes)),
         "num_nodes": int(num_nodes),
         "node_feat": [[0] for _ in range(num_nodes)],
         "y": [int(label)],
     }
 
 
-def _check_count(name: str, value: int, minimum: int) -> None:
+def check_count(name: str, value: int, minimum: int) -> None:
+    """Refuse a number that is no whole number or too small.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}. Pass {minimum} or more.")
+
+
+def check_range(name: str, bounds: tuple[int, int], minimum: int) -> tuple[int, int]:
+    """Refuse bounds that are no whole numbers, too small or in the wrong order.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    least, largest = bounds
+    check_count(f"{name}[0]", least, minimum)
+    check_count(f"{name}[1]", largest, least)
+    return least, largest

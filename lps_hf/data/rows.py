@@ -148,6 +148,23 @@ def labels_of(task: str, rows: Dataset, problem_type: str | None = None) -> np.n
     return table
 
 
+def with_all_pairs(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A link prediction row with every ordered pair of its nodes to score, for `dataset.map`: what ranking metrics want.
+
+    Args:
+        row: A row with `num_nodes`, `edge_label_index` and `edge_label`.
+
+    Returns:
+        `dict`: The row with `num_nodes ** 2` pairs, `(0, 0), (0, 1), ...`; `edge_label` is 1 where it was, and 0 elsewhere.
+    """
+    num_nodes = row["num_nodes"]
+    sources, targets = np.divmod(np.arange(num_nodes**2), num_nodes)
+    pairs = np.asarray(row["edge_label_index"], dtype=np.int64).reshape(2, -1)
+    label = np.zeros((num_nodes, num_nodes), dtype=np.int64)
+    label[tuple(pairs[:, _as_numbers(row["edge_label"]) == 1])] = 1
+    return {**row, "edge_label_index": [sources.tolist(), targets.tolist()], "edge_label": label.ravel().tolist()}
+
+
 def fold_splits(rows: Dataset, fold: int, num_folds: int = 10, seed: int = 0) -> DatasetDict:
     """Cut rows into seeded folds, for data sets without an official split; stratified by the first label, if it is a class.
 
@@ -253,7 +270,9 @@ def _sizes_of_points(splits: Sequence[Dataset]) -> tuple[int, int]:
         # As arrays: a list of Python numbers per point would take minutes on large clouds.
         for number, points in enumerate(rows.with_format("numpy")["positions"]):
             if np.ndim(points) != 2:
-                raise ValueError(f"column 'positions', row {number}: expected a list of points of one dimension, got other lists.")
+                raise ValueError(
+                    f"column 'positions', row {number}: expected a list of points of one dimension, got other lists."
+                )
             shapes.add(np.shape(points))
     dimensions = {dimension for _, dimension in shapes}
     if len(dimensions) != 1:

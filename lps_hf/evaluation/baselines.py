@@ -1,5 +1,6 @@
 """What a prediction reaches that ignores its input, or hardly looks at it: what a model has to beat."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,13 +43,13 @@ def baseline_of(task: str, problem_type: str | None, train_rows: "Dataset", eval
     labels = labels_of(task, eval_rows, problem_type)
     if task == "link-prediction":
         scores = np.zeros(labels.shape)
-        return compute_metrics(_Prediction(scores, labels)) | link_ranking_metrics(scores, eval_rows)
+        return compute_metrics(_Predictions(scores, labels)) | link_ranking_metrics(scores, eval_rows)
     train_labels = labels_of(task, train_rows, problem_type)
     if task == "node-classification":
         known = train_labels[train_labels >= 0]
         # The softmax of these logits are the frequencies; their argmax is the majority class.
         frequencies = np.bincount(known, minlength=int(labels.max(initial=0)) + 1) / max(1, len(known))
-        return compute_metrics(_Prediction(np.broadcast_to(frequencies, (*labels.shape, len(frequencies))), labels))
+        return compute_metrics(_Predictions(np.broadcast_to(frequencies, (*labels.shape, len(frequencies))), labels))
     if task == "molecule-regression":
         problem_type = "regression"
     elif task != "graph-classification":
@@ -80,11 +81,12 @@ def motion_baselines(train_rows: "Dataset", eval_rows: "Dataset", time: float = 
     return {**errors, "fitted_time": fitted_time}
 
 
-class _Prediction:
-    """What `compute_metrics` reads of transformers' `EvalPrediction`, which would take seconds to import."""
+@dataclass
+class _Predictions:
+    """`EvalPrediction` itself would take seconds to import."""
 
-    def __init__(self, predictions: np.ndarray, label_ids: np.ndarray) -> None:
-        self.predictions, self.label_ids = predictions, label_ids
+    predictions: np.ndarray
+    label_ids: np.ndarray
 
 
 def _motion(rows: "Dataset") -> tuple[np.ndarray, np.ndarray]:

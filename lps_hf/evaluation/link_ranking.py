@@ -32,7 +32,9 @@ def link_ranking_metrics(scores: Any, rows: Iterable[Mapping[str, Any]]) -> dict
     """
     rows = list(rows)
     if len(scores) != len(rows):
-        raise ValueError(f"`scores` must have one row per graph, got {len(scores)} for {len(rows)} rows. Pass the rows evaluated.")
+        raise ValueError(
+            f"`scores` must have one row per graph, got {len(scores)} for {len(rows)} rows. Pass the rows evaluated."
+        )
     per_graph: dict[str, list[float]] = {f"{name}{suffix}": [] for suffix in _FILTERS for name in ("mrr", *_hit_names())}
     for number, (row, row_scores) in enumerate(zip(rows, scores, strict=True)):
         pairs = np.asarray(row["edge_label_index"], dtype=np.int64).reshape(2, -1)

@@ -5,23 +5,26 @@ Everything here therefore takes all predictions at once, as `Trainer` hands them
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .link_ranking import link_ranking_metrics
 
-if TYPE_CHECKING:
-    from transformers import EvalPrediction
-
-
 # Missing class labels, and what Trainer pads with when it joins batches of different width.
 IGNORED = -100
 
 
+class Predictions(Protocol):
+    """What is read of transformers' `EvalPrediction`; arrays over all rows of a split, or tuples that start with them."""
+
+    predictions: Any
+    label_ids: Any
+
+
 def compute_metrics_for(
-    task: str, problem_type: str | None = None, num_labels: int | None = None, rows: "Iterable[Mapping[str, Any]] | None" = None
-) -> "Callable[[EvalPrediction], dict[str, float]]":
+    task: str, problem_type: str | None = None, num_labels: int | None = None, rows: Iterable[Mapping[str, Any]] | None = None
+) -> Callable[[Predictions], dict[str, float]]:
     """Make the `compute_metrics` of a `Trainer` for a task.
 
     Graph and molecule tasks, point clouds and images, by their problem type:
@@ -63,7 +66,7 @@ def compute_metrics_for(
         num_labels = None
     rows = None if rows is None or task != "link-prediction" else list(rows)
 
-    def compute_metrics(prediction: "EvalPrediction") -> dict[str, float]:
+    def compute_metrics(prediction: Predictions) -> dict[str, float]:
         logits = np.asarray(_first(prediction.predictions), dtype=np.float64)
         labels = np.asarray(_first(prediction.label_ids))
         if num_labels is not None and (logits.ndim == 0 or logits.shape[-1] != num_labels):
@@ -181,18 +184,24 @@ def _multi_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def _regression(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+    errors = _errors("regression", logits, labels)
+    if not errors.size:
+        return {"mae": float("nan"), "rmse": float("nan")}
+    return {"mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt(np.square(errors).mean()))}
 
-    _check_same_size("regression", logits.size, logits, labels)
+
+def _positions(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    errors = _errors("particle-dynamics", logits, labels)
+    return {"mse": float(np.square(errors).mean()) if errors.size else float("nan")}
+
+
+def _errors(kind: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Differences of all targets that are known, flat."""
+    _check_same_size(kind, logits.size, logits, labels)
     logits, labels = logits.reshape(-1), labels.reshape(-1).astype(np.float64)
     # Trainer pads predictions and labels alike with -100: such an entry would count as an error of exactly zero.
     known = ~np.isnan(labels) & ~((labels == IGNORED) & (logits == IGNORED))
-    if not known.any():
-        return {"mae": float("nan"), "rmse": float("nan")}
-    return {
-        "mae": float(mean_absolute_error(labels[known], logits[known])),
-        "rmse": float(root_mean_squared_error(labels[known], logits[known])),
-    }
+    return logits[known] - labels[known]
 
 
 def _nodes(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -206,10 +215,6 @@ def _links(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     # A single label over all pairs of all graphs, each pair with the same weight.
     metrics = _multi_label(logits.reshape(-1, 1), labels.reshape(-1, 1))
     return {key: metrics[key] for key in ("average_precision", "roc_auc")}
-
-
-def _positions(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    return {"mse": _regression(logits, labels)["rmse"] ** 2}
 
 
 _Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
@@ -227,7 +232,7 @@ _TASK_METRICS: dict[str, _Metrics] = {
     "point-cloud-classification": _single_label,
     "image-classification": _single_label,
 }
-_MAIN_METRIC = {
+_MAIN_METRIC: dict[_Metrics, str] = {
     _single_label: "accuracy",
     _multi_label: "average_precision",
     _regression: "mae",

@@ -27,11 +27,15 @@ from .representations import EdgeField, Field
 class BaseFunction(nn.Module):
     """What all base functions share.
 
-    Subclasses set `backbone`, whose parameters may come from a checkpoint, and `pretrained_model`, the transformers model in it.
+    Subclasses set `backbone`, whose parameters may come from a checkpoint.
     """
 
     backbone: nn.Module
-    pretrained_model: PreTrainedModel | None = None
+
+    @property
+    def pretrained_model(self) -> PreTrainedModel | None:
+        """The transformers model in the backbone, where there is one."""
+        return None
 
     def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
         """Apply f to every sample.
@@ -128,6 +132,8 @@ class ImageBase(BaseFunction):
         config: The model's configuration; `backbone_config` is the classifier's.
     """
 
+    backbone: PreTrainedModel
+
     def __init__(self, config: LPSConfig) -> None:
         super().__init__()
         backbone_config = config.backbone_config
@@ -148,6 +154,7 @@ class ImageBase(BaseFunction):
     def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
         """Apply f to every sample; see `BaseFunction.forward`."""
         images = fields["pixel_values"]
+        assert isinstance(images, Tensor)  # edge lists are fields of graphs
         weight = next(self.backbone.parameters())
         output = self.backbone(pixel_values=images.flatten(0, 1).to(weight.dtype), return_dict=True, **kwargs)
         return output.logits.unflatten(0, images.shape[:2]), output
@@ -200,9 +207,9 @@ def inner_output(config: LPSConfig) -> Any:
 
 def make_base_function(config: LPSConfig) -> BaseFunction:
     """Make the base function that fits a configuration."""
-    if "pixel_values" in config.inputs:
+    if "pixel_values" in config.input_representations:
         return ImageBase(config)
-    if config.backbone_config is not None and config.backbone_config.model_type in BASE_NETWORKS:
+    if getattr(config.backbone_config, "model_type", None) in BASE_NETWORKS:
         return NetworkBase(config)
     return TokenBase(config)
 

@@ -9,6 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
 from .configuration_base_networks import BASE_NETWORK_CONFIGS
+from .frames import FRAMES
 from .group import Group
 from .groups import get_group
 from .interfaces import interface_class
@@ -49,6 +50,8 @@ class LPSConfig(PreTrainedConfig):
             order) or a product such as `"S_n x E(3)"`.
         distribution (`str`): p(g|x): `"learned"` (the paper's), `"canonical"`, `"frame"`, `"haar"`, `"exact"` (every element of
             a finite group or frame) or `"none"`.
+        frame (`str`): The frame of a graph that distributions `"frame"` and `"exact"` of S_n take: `"laplacian"`
+            (eigenvectors, Puny et al. 2022) or `"canonical_labelling"` (one order of the nodes, by the package canonaut).
         inputs (`dict[str, str]`, *optional*): Axis string of each input field, in the order in which they are projected; see
             `FIELD_AXES`. `pair_features` are computed from positions: the charge product (where it has two channels) and the
             squared distance. Default for S_n: `node_features` "n c" and `edge_features` "n n c" with the channel numbers below;
@@ -94,6 +97,7 @@ class LPSConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     group: str = "S_n"
     distribution: str = "learned"
+    frame: str = "laplacian"
     inputs: dict[str, str] | None = None
     output: str | None = None
     residual: str | None = None
@@ -188,9 +192,9 @@ class LPSConfig(PreTrainedConfig):
         """
         group = get_group(self.group)
         group.check_distribution(self.distribution)
-        if self.padding_mode not in PADDING_MODES:
-            known = ", ".join(map(repr, PADDING_MODES))
-            raise ValueError(f"padding_mode: expected one of {known}, got {self.padding_mode!r}.")
+        for name, choices in (("frame", FRAMES), ("padding_mode", PADDING_MODES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}.")
         for name, least in (("max_nodes", 1), ("num_samples", 1), ("num_eval_samples", 1), ("sinkhorn_iterations", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

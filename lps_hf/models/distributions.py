@@ -16,6 +16,7 @@ from .frames import orders_of_frame, principal_axes, sign_choices
 from .group import Group
 from .image_interface import identity_prior_loss
 from .interfaces import VectorInterface, centroid, interface_class, vector_channels
+from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 
 Noise = dict[str, Tensor]
@@ -213,8 +214,8 @@ class EquivariantDistribution(nn.Module):
             part, own = self._enumerate_factor(factor, batch, noise[factor.name])
             sizes = weights.shape[1], own.shape[1]
             weights = (weights.unsqueeze(2) * own.unsqueeze(1)).flatten(1)
-            parts = [one.map(lambda tensor, times=sizes[1]: tensor.repeat_interleave(times, dim=1)) for one in parts]
-            parts.append(part.map(lambda tensor, times=sizes[0]: tensor.repeat(1, times, *[1] * (tensor.dim() - 2))))
+            before, after = torch.cartesian_prod(*(torch.arange(size, device=weights.device) for size in sizes)).unbind(-1)
+            parts = [*(_select_samples(one, before) for one in parts), _select_samples(part, after)]
         return DistributionSample(self.group.join(parts), weights=weights)
 
     def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor) -> tuple[Element, Tensor]:
@@ -223,11 +224,17 @@ class EquivariantDistribution(nn.Module):
             index, weights = orders_of_frame(self._frame_ranks(batch), batch.node_mask)
             return Permutation(index), weights
         if kind == "g":
+            assert isinstance(factor, PlaneGroup)
             elements: Element = factor.enumerate(batch.node_mask)
         else:
+            assert factor.dimension is not None
             axes = principal_axes(self._centred_vectors(batch), noise[:, :1])
             signed = axes * sign_choices(factor.dimension, axes.device).unsqueeze(-2)
             # A group without reflections meets every rotation twice, which the average does not notice.
             elements = factor.project(signed, batch.node_mask, signed)
         size = elements.num_samples
         return elements, torch.full((batch.node_mask.shape[0], size), 1 / size, dtype=torch.float64, device=noise.device)
+
+
+def _select_samples(elements: Element, samples: Tensor) -> Element:
+    return elements.map(lambda tensor: tensor.index_select(1, samples))

@@ -1,7 +1,10 @@
 """Predefined equivariant frames: sets F(x) of group elements with F(g·x) = g·F(x)."""
 
+from collections import defaultdict
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import permutations as all_orders
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -10,6 +13,8 @@ from torch import Tensor
 from .orthogonal_groups import orthonormalize
 
 TOLERANCE = 1e-6
+# Predefined frames of graphs.
+FRAMES = ("laplacian", "canonical_labelling")
 
 
 def laplacian_frame_ranks(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -38,6 +43,70 @@ def laplacian_frame_ranks(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
     levels = np.empty(signature.shape, dtype=np.int64)
     np.put_along_axis(levels, order, np.cumsum(steps, axis=0), axis=0)
     return np.unique(levels, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def canonical_labelling_ranks(
+    edge_index: np.ndarray,
+    num_nodes: int,
+    node_colors: np.ndarray | None = None,
+    edge_colors: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rank the nodes of a graph by a canonical labelling (McKay and Piperno 2014), found by the package canonaut.
+
+    Isomorphic graphs, colours included, become one and the same graph when their nodes are put in this order. So an invariant
+    function of the ordered graph is exactly invariant, with one element in the frame. Nodes that an automorphism exchanges are
+    told apart all the same, as the search happens to: the order is equivariant up to automorphisms, and so is what a model says
+    of single nodes.
+
+    canonaut 1.0 labels simple undirected graphs with coloured nodes canonically (with directed edges its results depend on the
+    order of the nodes). Directions, repetitions and colours of edges are therefore written as further nodes, and loops as
+    colours: the coloured graph of a graph, which has the same automorphisms.
+
+    Args:
+        edge_index (`np.ndarray` of shape `(2, edges)`): Directed edges; loops and repeated ones count.
+        num_nodes: Number of nodes.
+        node_colors (`np.ndarray` of shape `(num_nodes,)` int64): Nodes of different colours are never exchanged.
+        edge_colors (`np.ndarray` of shape `(edges,)` int64): The same for edges.
+
+    Returns:
+        `np.ndarray` of shape `(num_nodes,)` int64: 0 to `num_nodes - 1`, each once.
+
+    Raises:
+        ImportError: If canonaut is not installed.
+    """
+    if find_spec("canonaut") is None:
+        raise ImportError(
+            "frame 'canonical_labelling': expected the package canonaut, which is not installed. Run 'pip install canonaut', or "
+            "use frame='laplacian'."
+        )
+    arcs: dict[tuple[int, int], list[int]] = defaultdict(list)
+    arc_colors = np.zeros(edge_index.shape[1], dtype=np.int64) if edge_colors is None else edge_colors
+    for source, target, color in zip(*edge_index.tolist(), arc_colors.tolist(), strict=True):
+        arcs[source, target].append(color)
+    kinds = {ends: tuple(sorted(colors)) for ends, colors in arcs.items()}
+    own_colors = [0] * num_nodes if node_colors is None else node_colors.tolist()
+    colors = _numbered([(color, kinds.get((node, node), ())) for node, color in enumerate(own_colors)])
+    pairs = sorted({(min(ends), max(ends)) for ends in kinds if ends[0] != ends[1]})
+    both = [(kinds.get((low, high), ()), kinds.get((high, low), ())) for low, high in pairs]
+    # The least kind of undirected edge stays an edge; of the others each becomes a node between its ends, a directed one two.
+    plain = min((forth for forth, back in both if forth == back), default=None)
+    number = {kind: num_nodes + place for place, kind in enumerate(sorted({kind for pair in both for kind in pair}))}
+    edges = []
+    for (low, high), (forth, back) in zip(pairs, both, strict=True):
+        middle = [] if forth == back == plain else [forth] if forth == back else [forth, back]
+        walk = [low, *range(len(colors), len(colors) + len(middle)), high]
+        colors += [number[kind] for kind in middle]
+        edges += list(pairwise(walk))
+    order = np.array(import_module("canonaut").raw.canonize(len(colors), edges, colors=colors).labeling)
+    ranks = np.empty(num_nodes, dtype=np.int64)
+    ranks[order[order < num_nodes]] = np.arange(num_nodes)
+    return ranks
+
+
+def _numbered(values: list) -> list[int]:
+    """The place of each value among all different ones in order."""
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    return [places[value] for value in values]
 
 
 def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040) -> tuple[Tensor, Tensor]:

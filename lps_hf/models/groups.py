@@ -90,7 +90,11 @@ class ProductGroup(Group[ProductElement]):
 
     def transform(self, elements: ProductElement, field: FieldType, representation: Representation, invert: bool) -> FieldType:
         """Apply the action of every factor to its own axes."""
-        for factor, part in zip(self.factors, elements.factors, strict=True):
+        pairs = list(zip(self.factors, elements.factors, strict=True))
+        # The factors commute. But translations come last in g, and so first in g⁻¹: what is permuted is then centred, and the
+        # gradient of a soft permutation, a product with what it permutes, does not depend on where the origin is.
+        pairs.sort(key=lambda pair: pair[0].has_translations, reverse=invert)
+        for factor, part in pairs:
             field = factor.transform(part, field, representation, invert)
         return field
 

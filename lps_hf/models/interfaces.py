@@ -9,7 +9,8 @@ from torch import Tensor
 from .group import Group
 from .image_interface import ImageInterface
 from .interface_networks import GINInterface
-from .representations import Batch, Representation
+from .plane_groups import PlaneGroup
+from .representations import Batch, Field, Representation
 from .vector_neurons import VectorNeuronInterface
 
 
@@ -39,14 +40,22 @@ def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
     return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def vector_channels(field: Any, representation: Representation) -> Tensor:
+def vector_channels(field: Field, representation: Representation) -> Tensor:
     """A field (batch, *axes) with one vector or point axis and at most one node axis as (batch, nodes or 1, d, channels)."""
     vector = next(place for place, axis in enumerate(representation.axes) if axis in ("v", "p"))
     order = [*(place for place, axis in enumerate(representation.axes) if axis == "n"), vector]
     order += [place for place, axis in enumerate(representation.axes) if isinstance(axis, int)]
+    assert isinstance(field, Tensor)  # edge lists hold no vectors
     moved = field.permute(0, *(1 + place for place in order))
     moved = moved if representation.count("n") else moved.unsqueeze(1)
     return moved if moved.dim() == 4 else moved.unsqueeze(-1)
+
+
+def dense_field(batch: Batch, name: str) -> Tensor:
+    """A field that is no edge list."""
+    field = batch.fields[name]
+    assert isinstance(field, Tensor)
+    return field
 
 
 class GraphInterface(GINInterface):
@@ -69,7 +78,7 @@ class GraphInterface(GINInterface):
     def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
         dtype = self.head.weight.dtype
-        parts = [batch.fields[name].to(dtype) for name in self.names]
+        parts = [dense_field(batch, name).to(dtype) for name in self.names]
         features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(dtype)
         features = features.unsqueeze(1)
         if noise is not None:
@@ -93,6 +102,7 @@ class VectorInterface(VectorNeuronInterface):
         num_vectors = sum(axes.num_channels for axes in self.inputs.values())
         self.score_names = {str(factor.score)[0]: factor.name for factor in group.factors}
         self.centres = group.has_translations
+        assert group.dimension is not None  # groups with vector scores have one
         super().__init__(
             num_vectors, group.dimension, node_scores="n" in self.score_names, frame="v" in self.score_names, **options
         )
@@ -135,11 +145,12 @@ class PlaneInterface(ImageInterface):
         self.input_name, axes = next((name, axes) for name, axes in inputs.items() if axes.count("h"))
         if axes.axes[-2:] != ("h", "w") or len(axes.axes) > 3:
             raise ValueError(f"inputs[{self.input_name!r}]: expected 'c h w' for a learned distribution, got {str(axes)!r}.")
+        assert isinstance(group, PlaneGroup)
         super().__init__(group, axes.num_channels, **options)
 
     def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
         """Score the group's elements, (batch, 1, group order)."""
-        image = batch.fields[self.input_name]
+        image = dense_field(batch, self.input_name)
         image = image if image.dim() == 4 else image.unsqueeze(1)
         return {self.group.name: self(image.to(next(self.parameters()).dtype)).unsqueeze(1)}
 

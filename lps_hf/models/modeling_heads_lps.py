@@ -219,12 +219,14 @@ class LPSForLinkPrediction(LPSTaskModel):
             TypeError: If it has the wrong type.
         """
         outputs = self.lps(**{**inputs, "return_dict": True})
-        logits, error = (None if part is None else part.squeeze(-1) for part in (outputs.output, outputs.standard_error))
+        logits, error = outputs.output.squeeze(-1), outputs.standard_error
+        error = None if error is None else error.squeeze(-1)
         if pair_index is not None:
             check_pairs(pair_index, logits.shape, inputs.get("node_mask"))
             source, target = pair_index.unbind(1)
             place = source * logits.shape[2] + target
-            logits, error = (None if part is None else part.flatten(1).gather(1, place) for part in (logits, error))
+            logits = logits.flatten(1).gather(1, place)
+            error = None if error is None else error.flatten(1).gather(1, place)
         elif labels is not None:
             raise ValueError("pair_index: expected the pairs that the labels belong to, got None.")
         loss = None if labels is None else self.task_loss(logits, labels, inputs)

@@ -60,6 +60,12 @@ def apply_matrix(matrix: Tensor, field: Tensor, representation: Representation, 
     return turned.reshape(*turned.shape[:2], *moved.shape[2:]).movedim(-1, position)
 
 
+def _check_dimension(pattern: str, dimension: int) -> None:
+    if dimension < 2:
+        name, example = pattern.format(dimension), pattern.format(3)
+        raise ValueError(f"group {name!r}: expected a dimension of at least 2, as in {example!r}.")
+
+
 def _acts_on(field: FieldType, representation: Representation) -> bool:
     return isinstance(field, Tensor) and bool(representation.letters & {"v", "p"})
 
@@ -72,9 +78,7 @@ class _MatrixGroup(Group[LinearMap]):
     dtype = torch.float64
 
     def __init__(self, dimension: int) -> None:
-        if dimension < 2:
-            name = self.pattern.format(dimension)
-            raise ValueError(f"group {name!r}: expected a dimension of at least 2, as in {self.pattern.format(3)!r}.")
+        _check_dimension(self.pattern, dimension)
         self.dimension: int = dimension
         self.name = self.pattern.format(dimension)
         self.score = Representation(("v", dimension))
@@ -157,6 +161,16 @@ class UnitaryGroup(_MatrixGroup):
     distributions = ("haar", "none")
     dtype = torch.complex128
 
+    def transform(self, elements: LinearMap, field: FieldType, representation: Representation, invert: bool) -> FieldType:
+        """Turn complex vectors.
+
+        Raises:
+            TypeError: If vectors are real: most elements have no real vector to send them to.
+        """
+        if isinstance(field, Tensor) and _acts_on(field, representation) and not field.is_complex():
+            raise TypeError(f"field: expected complex vectors for {self.name}, got {field.dtype}. Call .to(torch.complex64).")
+        return super().transform(elements, field, representation, invert)
+
 
 class EuclideanGroup(Group[RigidMotion]):
     """E(d): rotations, reflections and translations. Vectors turn, points turn and move.
@@ -171,6 +185,7 @@ class EuclideanGroup(Group[RigidMotion]):
     turns: type[_MatrixGroup] = OrthogonalGroup
 
     def __init__(self, dimension: int) -> None:
+        _check_dimension(self.pattern, dimension)
         self.name = self.pattern.format(dimension)
         self.rotations = self.turns(dimension)
         self.dimension: int = dimension
@@ -216,7 +231,12 @@ class EuclideanGroup(Group[RigidMotion]):
                 f"group_elements: expected a pair (matrix, translation) for {self.name}, got {type(tensors).__name__}."
             )
         matrix = self.rotations.from_tensors(tensors[0], node_mask).matrix
-        return RigidMotion(matrix, check_tensor("group_elements: translation", tensors[1], matrix.shape[:-1]))
+        translation = check_tensor("group_elements: translation", tensors[1], matrix.shape[:-1])
+        if not translation.is_floating_point():
+            raise TypeError(f"group_elements: translation: expected floating point numbers, got {translation.dtype}.")
+        if translation.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(translation.isfinite().all()):
+            raise ValueError("group_elements: translation: expected finite numbers, got NaN or infinity.")
+        return RigidMotion(matrix, translation)
 
     def transform(self, elements: RigidMotion, field: FieldType, representation: Representation, invert: bool) -> FieldType:
         """Turn vectors; turn and move points."""

@@ -55,9 +55,9 @@ def average_over_group(
         if not isinstance(field, Tensor):
             turned[name] = group.act_inverse(elements, field, inputs[name])
             continue
-        turned[name] = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
-        if inputs[name].count("p"):  # translations move padding away from zero
-            turned[name] = mask_nodes(turned[name], inputs[name], node_mask, leading=2)
+        moved = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
+        # Translations move padding away from zero.
+        turned[name] = mask_nodes(moved, inputs[name], node_mask, leading=2) if inputs[name].count("p") else moved
     samples = group.act(elements, base(turned), output)
     if weights is None:
         mean, error = estimate(samples)

@@ -122,13 +122,13 @@ def _train(
                 recent.clear()
                 progress.set_postfix(loss=f"{losses[-1]:.3f}")
             if arguments.save_strategy == "steps" and step % every(arguments.save_steps) == 0:
-                accelerator.save_state(str(Path(arguments.output_dir) / f"checkpoint-{step}"))
+                accelerator.save_state(str(Path(str(arguments.output_dir)) / f"checkpoint-{step}"))
             if step >= num_steps:
                 break
         epoch += 1
     progress.close()
 
-    metrics = _evaluate(accelerator, model, test_rows, task.compute_metrics, arguments.seed)
+    metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
     results = make_results(task, metrics, losses, step, arguments.seed)
     if accelerator.is_main_process:
         save_run(task, accelerator.unwrap_model(model), arguments, results)

@@ -92,7 +92,7 @@ def run_quickstart(output_dir: str | Path, num_steps: int = 500, seed: int = 0) 
     print("Reloading in a fresh process …")
     with torch.no_grad():
         inputs = {key: value for key, value in batch.items() if key != "labels"}
-        inputs["noise"] = model.lps.draw_noise(batch["node_mask"], 4, generator)
+        inputs["noise"] = model.lps.draw_noise(model.lps.encode(**inputs), 4, generator)
         outputs = model(**inputs)
     difference = (logits_in_fresh_process(output_dir, inputs) - outputs.logits).abs().max().item()
     if difference != 0:  # NaN is a difference too

@@ -27,7 +27,7 @@ class ModelArguments:
     )
     backbone_config: str | None = field(
         default=None,
-        metadata={"help": "Or a backbone with random weights: its configuration as JSON, such as '{\"model_type\": \"lps_mlp\"}'."},
+        metadata={"help": 'Or a backbone with random weights: its configuration as JSON, such as \'{"model_type": "lps_mlp"}\'.'},
     )
     backbone_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the backbone."})
     from_scratch: bool = field(default=False, metadata={"help": "Give the backbone random weights instead of pretrained ones."})

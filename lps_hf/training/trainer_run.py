@@ -39,13 +39,14 @@ def _train(
         processing_class=task.processor,
         train_dataset=task.splits["train"],
         eval_dataset=task.splits.get("validation"),
-        compute_metrics=task.compute_metrics,
+        compute_metrics=task.metrics_of("validation") if "validation" in task.splits else None,
     )
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    trainer.compute_metrics = task.metrics_of("test")
     metrics = trainer.evaluate(task.splits["test"], metric_key_prefix="test")
     metrics = {key.removeprefix("test_"): value for key, value in metrics.items()}
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     results = make_results(task, metrics, losses, trainer.state.global_step, arguments.seed)
     if trainer.is_world_process_zero():
-        save_run(task, trainer.model, arguments, results)
+        save_run(task, task.model, arguments, results)
     return results

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lps_hf.evaluation import compute_metrics_for, prior_baseline
+from lps_hf.data.rows import TASK_COLUMNS
+from lps_hf.evaluation import compute_metrics_for, link_ranking_metrics, metric_of, prior_baseline
 
 NAN = float("nan")
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def evaluate(problem_type, logits, labels, num_labels=None):
     """What `Trainer` hands over has these two attributes."""
     prediction = SimpleNamespace(predictions=logits, label_ids=np.asarray(labels))
-    return compute_metrics_for(problem_type, num_labels)(prediction)
+    return compute_metrics_for("graph-classification", problem_type, num_labels)(prediction)
 
 
 def test_accuracy_skips_ignored_labels_and_flattens_nodes():
@@ -144,10 +145,126 @@ def test_prior_baseline_refuses_what_it_cannot_know():
         prior_baseline("regression", [[1, NAN], [3, NAN]], [[2.0, 13]])
 
 
+# ------------------------------------------------------------------------------------------------------------ other tasks
+
+
+def evaluate_task(task, logits, labels, **options):
+    prediction = SimpleNamespace(predictions=np.asarray(logits), label_ids=np.asarray(labels))
+    return compute_metrics_for(task, **options)(prediction)
+
+
+def test_classes_of_nodes_count_alike_and_padding_does_not():
+    # Three of four nodes of class 0 and none of class 2 are recognised; class 1 does not occur.
+    logits = np.array([[[2.0, 0, 0], [2, 0, 0], [0, 2, 0]], [[2, 0, 0], [2, 0, 0], [-100, -100, -100]]])
+    labels = np.array([[0, 0, 0], [0, 2, -100]])
+    assert evaluate_task("node-classification", logits, labels, num_labels=3) == {
+        "accuracy": 3 / 5,
+        "balanced_accuracy": (3 / 4 + 0) / 2,
+    }
+
+
+def test_balanced_accuracy_is_that_of_the_split_and_not_of_its_batches():
+    from sklearn.metrics import balanced_accuracy_score
+
+    rng = np.random.default_rng(0)
+    labels = (rng.random((12, 9)) < np.linspace(0.05, 0.9, 12)[:, None]).astype(int)
+    logits = np.eye(2)[labels] + rng.standard_normal((12, 9, 2))
+    whole = evaluate_task("node-classification", logits, labels)["balanced_accuracy"]
+    assert whole == pytest.approx(balanced_accuracy_score(labels.ravel(), logits.argmax(-1).ravel()))
+    batches = [evaluate_task("node-classification", logits[i], labels[i])["balanced_accuracy"] for i in range(12)]
+    assert abs(np.mean(batches) - whole) > 0.01
+
+
+def test_no_labelled_node_is_nan():
+    metrics = evaluate_task("node-classification", np.zeros((1, 2, 3)), [[-100, -100]])
+    assert np.isnan([metrics["accuracy"], metrics["balanced_accuracy"]]).all()
+
+
+def test_pairs_of_all_graphs_are_ranked_together():
+    # Scores 4, 3, 2, 1 for the labels 0, 1, 0, 1: AP = (1/2 + 2/4) / 2, and 1 of 4 pairs is in order.
+    logits = np.array([[4.0, 2, -100], [1, 3, 0]])
+    labels = np.array([[0.0, 0, -100], [1, 1, NAN]])
+    metrics = evaluate_task("link-prediction", logits, labels, num_labels=1)
+    assert metrics == pytest.approx({"average_precision": 1 / 2, "roc_auc": 1 / 4})
+
+
+def test_with_rows_the_targets_of_a_node_are_ranked_too():
+    rows = [{"num_nodes": 3, "edge_label_index": [[0, 0, 1], [1, 2, 2]], "edge_label": [1, 0, 1]}]
+    logits, labels = np.array([[1.0, 2, 3, -100]]), np.array([[1.0, 0, 1, -100]])
+    metrics = evaluate_task("link-prediction", logits, labels, rows=iter(rows))
+    assert metrics["mrr"] == (1 / 2 + 1) / 2
+    ranking = link_ranking_metrics(logits, rows)
+    assert metrics == {**evaluate_task("link-prediction", logits, labels), **ranking}
+    # The function is called once per evaluation, so the rows may not be used up by the first.
+    compute_metrics = compute_metrics_for("link-prediction", rows=iter(rows))
+    prediction = SimpleNamespace(predictions=logits, label_ids=labels)
+    assert compute_metrics(prediction) == compute_metrics(prediction) == metrics
+
+
+def test_positions_are_compared_coordinate_by_coordinate():
+    logits = np.array([[[1.0, 2], [0, 0]], [[3, 3], [-100, -100]]])
+    labels = np.array([[[0.0, 0], [NAN, NAN]], [[3, 0], [-100, -100]]])
+    assert evaluate_task("particle-dynamics", logits, labels, num_labels=2) == pytest.approx({"mse": (1 + 4 + 0 + 9) / 4})
+    # A mean over the rows in which every row counts alike would be another one.
+    assert evaluate_task("particle-dynamics", logits[:1], labels[:1]) == pytest.approx({"mse": 5 / 2})
+    assert np.isnan(evaluate_task("particle-dynamics", [[[0.0]]], [[[NAN]]])["mse"])
+    # Padding with NaN, as labels of one batch have it, beside a model that answers something there.
+    assert evaluate_task("particle-dynamics", [[[1.0], [7.0]]], [[[0.0], [NAN]]]) == {"mse": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "labels", "like"),
+    [
+        ("molecule-regression", [[1.0, 2.0]], [[0.0, NAN]], "regression"),
+        ("point-cloud-classification", [[1.0, 2.0, 0.0]], [1], "single_label_classification"),
+        ("image-classification", [[1.0, 2.0]], [0], "single_label_classification"),
+    ],
+)
+def test_tasks_with_one_label_per_row_are_like_graphs(task, logits, labels, like):
+    metrics = evaluate_task(task, logits, labels)
+    np.testing.assert_equal(metrics, evaluate(like, np.asarray(logits), labels))
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "labels", "message"),
+    [
+        ("node-classification", np.zeros((1, 2, 3)), [[0, 3]], "0 ... 2"),
+        ("node-classification", np.zeros((1, 2, 3)), [[0]], "2 entries"),
+        ("link-prediction", np.zeros((1, 2)), [[0, 2]], "0, 1 or NaN"),
+        ("link-prediction", np.zeros((1, 2)), [[0, 1, 0]], "2 entries"),
+        ("particle-dynamics", np.full((1, 2, 3), NAN), np.zeros((1, 2, 3)), "diverged"),
+        ("particle-dynamics", np.zeros((1, 2, 3)), np.zeros((1, 2)), "6 entries"),
+    ],
+)
+def test_labels_of_other_tasks_that_do_not_fit_are_refused(task, logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_task(task, logits, labels)
+
+
+@pytest.mark.parametrize("task", TASK_COLUMNS)
+def test_the_figure_to_compare_models_by_is_one_of_the_metrics(task):
+    problem_types = ("single_label_classification", "multi_label_classification", "regression")
+    for problem_type in problem_types if task == "graph-classification" else (None,):
+        flat = np.zeros((2, 1))
+        labels = np.zeros(2) if problem_type == "single_label_classification" or task.endswith("d-classification") else flat
+        labels = np.zeros(2) if task in ("node-classification", "image-classification") else labels
+        prediction = SimpleNamespace(predictions=flat, label_ids=labels)
+        assert metric_of(task, problem_type) in compute_metrics_for(task, problem_type)(prediction)
+
+
+def test_the_figures_of_the_benchmarks():
+    assert metric_of("node-classification") == "balanced_accuracy"
+    assert metric_of("particle-dynamics") == "mse"
+    assert metric_of("molecule-regression") == metric_of("graph-classification", "regression") == "mae"
+    assert metric_of("graph-classification", "multi_label_classification") == "average_precision"
+    with pytest.raises(ValueError, match="`task` must be one of"):
+        metric_of("sorting")
+
+
 def test_trainer_prediction_type_is_understood():
     transformers = pytest.importorskip("transformers")
     prediction = transformers.EvalPrediction(predictions=np.array([[0.0, 1, 0]]), label_ids=np.array([1]))
-    assert compute_metrics_for("single_label_classification", 3)(prediction) == {"accuracy": 1.0}
+    assert compute_metrics_for("graph-classification", "single_label_classification", 3)(prediction) == {"accuracy": 1.0}
 
 
 def test_importing_the_room_is_light():

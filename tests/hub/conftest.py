@@ -28,4 +28,4 @@ def processor(model):
 def inputs(model, processor):
     batch = dict(processor(random_rows(3), return_tensors="pt"))
     del batch["labels"]
-    return {**batch, "noise": model.lps.draw_noise(batch["node_mask"], 2)}
+    return {**batch, "noise": model.lps.draw_noise(model.lps.encode(**batch), 2)}

@@ -22,12 +22,13 @@ from lps_hf.hub import checkpoints, save_checkpoint
 from tests.tiny import random_rows, tiny_classifier, tiny_config
 
 HUB_ROOM = Path(lps_hf.models.__file__).parent
-CODE = {file.name for file in HUB_ROOM.glob("*.py")} - {"__init__.py"}
+# `symmetrize` is for whoever has the package: no checkpoint needs it.
+CODE = {file.name for file in HUB_ROOM.glob("*.py")} - {"__init__.py", "symmetrized.py"}
 FILES = CODE | {"config.json", "model.safetensors", "processor_config.json"}
 AUTO_MAP = {
     "AutoConfig": "configuration_lps.LPSConfig",
     "AutoModel": "modeling_lps.LPSModel",
-    "AutoModelForSequenceClassification": "modeling_lps.LPSForGraphClassification",
+    "AutoModelForSequenceClassification": "modeling_heads_lps.LPSForGraphClassification",
 }
 
 
@@ -234,7 +235,7 @@ class MyClassifier(LPSForGraphClassification):
 
 def test_classes_that_cannot_be_shared(model, processor, tmp_path):
     folder = tmp_path / "checkpoint"
-    known = "model: expected one of LPSModel, LPSForGraphClassification, got"
+    known = "model: expected one of LPSModel, LPSForGraphClassification, .*, got"
     with pytest.raises(ValueError, match=f"{known} Linear"):
         save_checkpoint(torch.nn.Linear(1, 1), processor, folder)
     with pytest.raises(ValueError, match=f"{known} MyClassifier"):

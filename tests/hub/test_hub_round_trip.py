@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from lps_hf.hub import save_checkpoint
 from lps_hf.models.processing_lps import LPSProcessor
@@ -23,12 +22,11 @@ import json
 import sys
 import time
 import torch
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # the same sums, in the same order, as in the process that recorded the logits
-inputs, repo, seen = load_file(INPUTS), "tester/journey", {}
+inputs, repo, seen = torch.load(INPUTS), "tester/journey", {}
 
 def logits(name=repo, auto_class=AutoModelForSequenceClassification, **options):
     model = auto_class.from_pretrained(name, **options)
@@ -136,13 +134,13 @@ def journey(loopback_hub, tmp_path_factory):
     processor = LPSProcessor.from_config(models[0].config)
     inputs = dict(processor(rows, return_tensors="pt"))
     del inputs["labels"]
-    inputs["noise"] = models[0].lps.draw_noise(inputs["node_mask"], 2)
-    save_file(inputs, home / "inputs.safetensors")
+    inputs["noise"] = models[0].lps.draw_noise(models[0].lps.encode(**inputs), 2)
+    torch.save(inputs, home / "inputs.pt")
     with torch.no_grad():
         logits = [model(**inputs).logits.tolist() for model in models]
     torch.set_num_threads(threads)
     folders = [save_checkpoint(model, processor, home / f"checkpoint-{number}") for number, model in enumerate(models)]
-    known = f"FOLDERS, INPUTS = {[str(folder) for folder in folders]!r}, {str(home / 'inputs.safetensors')!r}\n"
+    known = f"FOLDERS, INPUTS = {[str(folder) for folder in folders]!r}, {str(home / 'inputs.pt')!r}\n"
     known += f"ROWS, GUEST = {rows!r}, {loopback_hub.guest_token!r}\n{COMMON}"
     seen = seen_by(run_client(loopback_hub, home, known + PUBLISH))
     return SimpleNamespace(home=home, folders=folders, logits=logits, known=known, seen=seen)

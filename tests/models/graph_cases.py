@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import ViTConfig
 
 from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.distributions import Noise
 from lps_hf.models.frames import laplacian_frame_ranks
 from lps_hf.models.interface_networks import GINInterface, MaskedBatchNorm
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
@@ -139,6 +140,11 @@ def place_nodes(tensor: Tensor, elements: Tensor, dim: int) -> Tensor:
     for graph, element in enumerate(elements):
         result[graph].index_copy_(dim - 1, element, tensor[graph])
     return result
+
+
+def place_noise(noise: Noise, elements: Tensor) -> Noise:
+    """The action ρ(g)ε on noise: that of node i goes to place g(i)."""
+    return {name: place_nodes(part, elements, dim=2) for name, part in noise.items()}
 
 
 def relabel(batch: Batch, elements: Tensor) -> Batch:
@@ -326,20 +332,19 @@ def reference_readout(model: LPSModel, tokens: Tensor, pooled: Tensor | None, ma
     return torch.einsum("ir,rsc,js->ijc", matrix, image, matrix)
 
 
-def reference_forward(model: LPSModel, batch: Batch, noise: Tensor) -> tuple[list[Tensor], Tensor]:
+def reference_forward(model: LPSModel, batch: Batch, noise: Noise) -> tuple[list[Tensor], Tensor]:
     """φ's estimate of a learned or canonical model by dense products with P = hard + soft - soft.detach().
 
     Returns:
         The mean output of each graph, (nodes, nodes or nothing, channels), and the entropy of the soft permutations.
     """
-    config, dtype = model.config, noise.dtype
+    config, dtype = model.config, model.dtype
     features, tensors, edges = reference_encoding(batch, dtype)
     scale = config.noise_scale if config.distribution == "learned" else 0.0
     noisy = []
     for graph, feature in enumerate(features):
-        ours = noise[graph, :, : len(feature)]
-        added = scale * ours[..., :-1] if scale else torch.zeros_like(ours[..., :1])
-        noisy.append(feature + added)
+        added = noise["interface"] if scale else noise["S_n"].unsqueeze(-1)
+        noisy.append(feature + scale * added[graph, :, : len(feature)].to(dtype))
     scores = reference_scores(model.distribution.interface, noisy, edges)
     outputs, entropies = [], []
     for feature, tensor, score in zip(features, tensors, scores, strict=True):

@@ -4,20 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from lps_hf.models.batches import GraphBatch, check_categories, encode_batch
+from lps_hf.models.batches import check_categories, encode_batch
 from lps_hf.models.modeling_lps import LPSModel
-from lps_hf.models.representations import EdgeField
+from lps_hf.models.representations import Batch, EdgeField
 from tests.models.graph_cases import NODE_CATEGORIES, random_batch, tiny_config
 
-KEYS = ("edge_index", "node_mask", "edge_mask", "node_features", "node_categories", "edge_features", "edge_categories")
 SIZES = [5, 1, 7]
 CATEGORICAL = tiny_config()
 REAL = tiny_config(node_categories=None, edge_categories=None, inputs={"node_features": "n 4", "edge_features": "n n 2"})
 CONSTANT = tiny_config(node_categories=None, edge_categories=None)
 
 
-def encode(config, dtype: torch.dtype = torch.float64, **tensors: Tensor | None) -> GraphBatch:
-    return encode_batch(config, dtype, **{key: tensors.pop(key, None) for key in KEYS}, **tensors)
+def encode(config, dtype: torch.dtype = torch.float64, **tensors: Tensor | None) -> Batch:
+    return encode_batch(config, dtype, tensors)
 
 
 def real_batch() -> dict[str, Tensor]:

@@ -5,7 +5,10 @@ import json
 import pytest
 from transformers import AutoConfig, BertConfig, ViTConfig
 
-from lps_hf.models.configuration_lps import DISTRIBUTIONS, PADDING_MODES, LPSConfig
+from lps_hf.models.configuration_lps import PADDING_MODES, LPSConfig
+from lps_hf.models.group import DISTRIBUTIONS
+from lps_hf.models.groups import get_group
+from lps_hf.models.interfaces import interface_class
 from tests.models.graph_cases import tiny_config
 
 
@@ -34,6 +37,25 @@ def test_a_given_interface_keeps_the_other_defaults():
     given = {"hidden_size": 8}
     assert LPSConfig(interface_config=given).interface_config == {"num_layers": 3, "hidden_size": 8, "dropout": 0.0}
     assert given == {"hidden_size": 8}
+
+
+GROUPS = {
+    "S_n": ({"node_features": "n 1", "edge_features": "n n 1"}, 0.01),
+    "O(3)": ({"positions": "n p"}, 0.1),
+    "S_n x E(3)": ({"positions": "n p"}, 0.1),
+    "C_4": ({"pixel_values": "3 h w"}, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_inputs_temperature_and_interface_follow_the_group(name):
+    inputs, temperature = GROUPS[name]
+    group = get_group(name)
+    config = LPSConfig(group=name)
+    assert config.inputs == inputs
+    assert config.temperature == temperature
+    assert config.interface_config == interface_class(group).options
+    assert LPSConfig(group=name, temperature=0.3).temperature == 0.3
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -113,7 +135,7 @@ VALUE_ERRORS = {
     "no node categories": ({"node_categories": []}, r"node_categories: expected a list of positive category counts"),
     "empty category": ({"node_categories": [3, 0]}, r"node_categories: expected a list .*got \[3, 0\]"),
     "category of half": ({"edge_categories": [1.5]}, r"edge_categories: expected a list .*got \[1.5\]"),
-    "group": ({"group": "O(3)"}, r"group: expected one of 'S_n', got 'O\(3\)'"),
+    "group": ({"group": "O(n)"}, r"group: expected one of 'S_n', .*got 'O\(n\)'"),
     "input axis": (
         {"inputs": {"node_features": "n v"}},
         r"inputs\['node_features'\] 'n v': the group S_n does not act on",
@@ -136,6 +158,48 @@ VALUE_ERRORS = {
     "canonical without nodes": (
         {"inputs": {"edge_features": "n n 1"}, "distribution": "canonical"},
         r"inputs: the canonical distribution of S_n reads 'node_features'",
+    ),
+    "prior_loss_coef": ({"prior_loss_coef": -1}, r"prior_loss_coef: expected a number of at least 0, got -1"),
+    "translations without points": (
+        {"group": "S_n x E(3)", "inputs": {"velocities": "n v"}},
+        r"inputs: the group S_n x E\(3\) moves points, so expected a point axis such as positions 'n p'",
+    ),
+    "positions of a group that turns vectors only": (
+        {"group": "O(3)", "inputs": {"node_features": "n 1"}},
+        r"inputs: the learned distribution of O\(3\) reads vectors, so expected a field such as positions 'n p'",
+    ),
+    "frame without vectors": (
+        {"group": "O(3)", "inputs": {"node_features": "n 1"}, "distribution": "frame"},
+        r"inputs: the frame distribution of O\(3\) reads vectors",
+    ),
+    "turns without images": (
+        {"group": "C_4", "inputs": {"node_features": "n 1"}},
+        r"inputs: the group C_4 turns images, so expected pixel_values 'c h w'",
+    ),
+    "charges of vectors": (
+        {"group": "S_n x E(3)", "inputs": {"positions": "n p", "charges": "n v"}},
+        r"inputs\['charges'\]: expected 'n c' with a number of channels c, got 'n v'",
+    ),
+    "residual that is no input": (
+        {"group": "S_n x E(3)", "output": "n p", "residual": "velocities"},
+        r"residual: expected an input with the axes of the output 'n p', got 'velocities' with inputs",
+    ),
+    "residual of other axes": (
+        {"group": "S_n x E(3)", "output": "n v", "residual": "positions"},
+        r"residual: expected an input with the axes of the output 'n v', got 'positions'",
+    ),
+    "mean without deviation": ({"label_mean": [0.0, 0.0]}, r"label_std: expected 2 finite numbers, one per label, got None"),
+    "mean of other labels": (
+        {"label_mean": [0.0], "label_std": [1.0]},
+        r"label_mean: expected 2 finite numbers, one per label, got \[0.0\]",
+    ),
+    "deviation of zero": (
+        {"label_mean": [0.0, 0.0], "label_std": [1.0, 0.0]},
+        r"label_std: expected positive numbers, got \[1.0, 0.0\]",
+    ),
+    "mean of classes": (
+        {"label_mean": [0.0, 0.0], "label_std": [1.0, 1.0], "problem_type": "single_label_classification"},
+        r"label_mean: expected problem_type='regression', got 'single_label_classification'",
     ),
 }
 
@@ -227,7 +291,7 @@ def test_values_given_while_loading_replace_those_in_the_file(folder):
 
 @pytest.mark.parametrize("output", ["n n n 1", "2 n", "n n"])
 def test_outputs_without_a_readout_are_refused(output):
-    with pytest.raises(ValueError, match="output: expected 'c', 'n c' or 'n n c'"):
+    with pytest.raises(ValueError, match="output: expected 'c', 'n c', 'n n c', 'n v' or 'n p' with a number of channels c, got"):
         LPSConfig(output=output)
 
 

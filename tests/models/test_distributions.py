@@ -1,17 +1,18 @@
-"""The five distributions p(g|x): equivariance by coupled noise, ties, padding, and what is not computed."""
+"""The distributions p(g|x) on S_n: equivariance by coupled noise, ties, padding, and what is not computed."""
 
+import itertools
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from lps_hf.models import distributions
+from lps_hf.models import symmetric_group
 from lps_hf.models.batches import encode_batch
-from lps_hf.models.distributions import DistributionSample, EquivariantDistribution
+from lps_hf.models.distributions import DistributionSample, EquivariantDistribution, Noise
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.permutations import permutation_entropy
+from lps_hf.models.representations import Batch as FieldBatch
 from tests.models.graph_cases import (
     EQUIVARIANT_KINDS,
     KINDS,
@@ -21,7 +22,7 @@ from tests.models.graph_cases import (
     complete_graph,
     count_orders,
     kwargs_for,
-    place_nodes,
+    place_noise,
     random_batch,
     relabel,
     seeded,
@@ -40,17 +41,20 @@ def make_distribution(kind: str, dtype: torch.dtype = torch.float64, seed: int =
     return tiny_model(dtype=dtype, seed=seed, distribution=kind, **options).distribution
 
 
-def sample(distribution: EquivariantDistribution, batch: Batch, noise: Tensor) -> DistributionSample:
-    inputs = {key: value for key, value in batch.items() if key != "frame_ranks"}
-    optional = dict.fromkeys(("node_features", "edge_features"))
-    config = tiny_config(distribution=distribution.kind, max_nodes=1000)
-    encoded = encode_batch(config, torch.float64, **inputs, **optional)
-    fields = encoded.fields["node_features"], encoded.edge_index, encoded.edge_mask
-    return distribution(encoded.node_mask, noise, *fields, batch.get("frame_ranks"))
+def encode(distribution: EquivariantDistribution, batch: Batch) -> FieldBatch:
+    return encode_batch(tiny_config(distribution=distribution.kind, max_nodes=1000), torch.float64, batch)
+
+
+def draw_noise(distribution: EquivariantDistribution, batch: Batch, num_samples: int, seed: int | None = None) -> Noise:
+    return distribution.draw_noise(encode(distribution, batch), num_samples, None if seed is None else seeded(seed))
+
+
+def sample(distribution: EquivariantDistribution, batch: Batch, noise: Noise) -> DistributionSample:
+    return distribution(encode(distribution, batch), noise)
 
 
 def draw(distribution: EquivariantDistribution, batch: Batch, num_samples: int, seed: int = 0) -> Tensor:
-    noise = distribution.draw_noise(batch["node_mask"], num_samples, seeded(seed))
+    noise = draw_noise(distribution, batch, num_samples, seed)
     with torch.no_grad():
         return sample(distribution, batch, noise).elements.index
 
@@ -81,8 +85,8 @@ def test_coupled_noise_is_exactly_equivariant(kind, training):
     batch = random_batch(SIZES)
     for seed in range(20):
         h = random_relabelling(batch, seed=10 * seed)
-        noise = torch.rand(4, 3, 7, distribution.num_noise_channels, dtype=torch.float64, generator=seeded(seed))
-        moved = sample(distribution, kwargs_for(kind, relabel(batch, h)), place_nodes(noise, h, dim=2))
+        noise = draw_noise(distribution, batch, 3, seed)
+        moved = sample(distribution, kwargs_for(kind, relabel(batch, h)), place_noise(noise, h))
         stayed = sample(distribution, kwargs_for(kind, batch), noise)
         expected = torch.stack([element[index] for element, index in zip(h, stayed.elements.index, strict=True)])
         assert torch.equal(moved.elements.index, expected)
@@ -94,7 +98,7 @@ def test_noise_that_does_not_move_with_the_nodes_breaks_equivariance(kind):
     distribution = make_distribution(kind, noise_scale=50.0)
     batch = complete_graph(7)
     h = random_relabelling(batch)
-    noise = distribution.draw_noise(batch["node_mask"], 3)
+    noise = draw_noise(distribution, batch, 3)
     moved = sample(distribution, kwargs_for(kind, relabel(batch, h)), noise)
     stayed = sample(distribution, kwargs_for(kind, batch), noise)
     assert not torch.equal(moved.elements.index, h[0][stayed.elements.index])
@@ -103,13 +107,13 @@ def test_noise_that_does_not_move_with_the_nodes_breaks_equivariance(kind):
 @every_equivariant_kind
 def test_every_call_draws_new_noise(kind):
     distribution, batch = make_distribution(kind, noise_scale=50.0), complete_graph(7)
-    noise = [distribution.draw_noise(batch["node_mask"], 4) for _ in range(2)]
-    assert not torch.equal(*noise)
+    noise = [draw_noise(distribution, batch, 4) for _ in range(2)]
+    assert not any(torch.equal(noise[0][name], noise[1][name]) for name in distribution.noise_axes)
     drawn = [sample(distribution, kwargs_for(kind, batch), one).elements.index for one in noise]
     assert not torch.equal(*drawn)
     assert len(drawn[0][0].unique(dim=0)) == 4
-    again = [distribution.draw_noise(batch["node_mask"], 4, seeded(3)) for _ in range(2)]
-    assert torch.equal(*again)
+    again = [draw_noise(distribution, batch, 4, seed=3) for _ in range(2)]
+    assert all(torch.equal(again[0][name], again[1][name]) for name in distribution.noise_axes)
 
 
 @every_kind
@@ -125,14 +129,27 @@ def test_every_permutation_fixes_padding_and_moves_only_nodes(kind, dtype, num_s
         assert (index[graph, :, :size].sort(-1).values == torch.arange(size)).all()
 
 
-def test_noise_has_one_channel_per_feature_and_one_for_ties():
-    mask = torch.ones(2, 6, dtype=torch.bool)
+def test_noise_is_uniform_on_every_feature_and_once_more_for_ties():
     for kind in KINDS:
-        noise = make_distribution(kind, torch.float32).draw_noise(mask, 500, seeded(0))
-        assert noise.shape == (2, 500, 6, 1 + 5 * (kind == "learned"))
-        assert 0 <= noise.min() < 0.01 < 0.99 < noise.max() < 1
-        assert abs(float(noise.mean()) - 0.5) < 0.01
-        assert noise.dtype == (torch.float32 if kind in ("learned", "canonical") else torch.float64)
+        distribution = make_distribution(kind, torch.float32)
+        noise = draw_noise(distribution, random_batch([6, 6]), 500, seed=0)
+        expected = {"S_n": ((2, 500, 6), torch.float64), "interface": ((2, 500, 6, 5), torch.float32)}
+        if kind != "learned":
+            del expected["interface"]
+        assert {name: (part.shape, part.dtype) for name, part in noise.items()} == expected
+        assert {name: str(axes) for name, axes in distribution.noise_axes.items()} == (
+            {"S_n": "n", "interface": "n 5"} if kind == "learned" else {"S_n": "n"}
+        )
+        for part in noise.values():
+            assert 0 <= part.min() < 0.01 < 0.99 < part.max() < 1
+            assert abs(float(part.mean()) - 0.5) < 0.01
+
+
+def test_noise_of_the_network_is_independent_of_that_for_ties():
+    noise = draw_noise(make_distribution("learned"), random_batch([6]), 5_000, seed=0)
+    columns = torch.cat([noise["S_n"].unsqueeze(-1), noise["interface"].double()], dim=-1).flatten(0, 2)
+    correlations = torch.corrcoef(columns.T) - torch.eye(6, dtype=torch.float64)
+    assert correlations.abs().max() < 5 / len(columns) ** 0.5
 
 
 def test_haar_ignores_the_graph_and_is_uniform():
@@ -156,11 +173,25 @@ def test_frame_is_uniform_over_the_orders_that_sort_the_ranks():
     assert (index[1] == torch.tensor([1, 2, 0, 3])).all()
 
 
+def test_exact_lists_the_orders_that_sort_the_ranks_with_equal_weights():
+    batch = {**random_batch([4, 3]), "frame_ranks": torch.tensor([[1, 0, 1, 1], [2, 0, 1, -1]])}
+    distribution = make_distribution("exact")
+    drawn = sample(distribution, batch, draw_noise(distribution, batch, 1))
+    assert drawn.entropy is None
+    index, weights = drawn.elements.index, drawn.weights
+    assert {tuple(order) for order in index[0].tolist()} == {(1, *rest) for rest in itertools.permutations((0, 2, 3))}
+    assert index[0].shape == (6, 4)
+    torch.testing.assert_close(weights[0], torch.full((6,), 1 / 6, dtype=torch.float64))
+    # A smaller frame is filled up with elements that do not count.
+    assert index[1, 0].tolist() == [1, 2, 0, 3]
+    assert weights[1].tolist() == [1, 0, 0, 0, 0, 0]
+
+
 def test_learned_is_uniform_over_the_places_of_nodes_that_a_symmetry_exchanges():
     distribution = make_distribution("learned", torch.float32, max_nodes=4)
     batch = complete_graph(4, copies=2)
     batch["edge_mask"] = torch.zeros_like(batch["edge_mask"])
-    entropy = sample(distribution, batch, distribution.draw_noise(batch["node_mask"], 10)).entropy
+    entropy = sample(distribution, batch, draw_noise(distribution, batch, 10)).entropy
     assert entropy.detach() < 0.75 * 2 * math.log(4)  # that of tied nodes is 2 log 4
     index = draw(distribution, batch, 6_000)
     for graph in range(2):
@@ -203,7 +234,7 @@ def test_many_tied_nodes_do_not_leak_the_stored_order(kind, dtype):
 def test_autocast_does_not_change_the_permutations(kind):
     # The interface is a network like the backbone, but a sort needs every digit of its scores.
     distribution, batch = make_distribution(kind, torch.float32), random_batch([40, 33, 7], num_nodes=40)
-    noise = distribution.draw_noise(batch["node_mask"], 5)
+    noise = draw_noise(distribution, batch, 5)
     plain = sample(distribution, batch, noise)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = sample(distribution, batch, noise)
@@ -221,18 +252,15 @@ def test_tied_nodes_whose_sums_round_differently_come_in_random_order(training):
     distribution = LPSModel(config).distribution
     calibrate(distribution.interface)
     distribution.train(training)
-    # Without noise all samples have the same scores: one is enough.
-    score = distribution.interface.forward
-    distribution.interface.forward = lambda features, *graph: score(features[:, :1], *graph).expand(-1, draws, -1)
     element, edges = torch.randperm(size), torch.randint(size, (2, 2 * size))
     categories = torch.randint(9, (size,))
     copied = torch.cat([categories, torch.empty_like(categories).index_copy_(0, element, categories)])
     ends = torch.cat([edges, element[edges][:, torch.randperm(2 * size)] + size], dim=1).unsqueeze(0)
     masks = torch.ones(1, 2 * size, dtype=torch.bool), torch.ones(1, 4 * size, dtype=torch.bool)
     features = torch.nn.functional.one_hot(copied, 9).float().unsqueeze(0)
-    noise = distribution.draw_noise(masks[0], draws)
+    batch = FieldBatch({"node_features": features}, masks[0], ends, masks[1])
     with torch.no_grad():
-        rank = distribution(masks[0], noise, features, ends, masks[1]).elements.rank[0]
+        rank = distribution(batch, distribution.draw_noise(batch, draws)).elements.rank[0]
     deviations = ((rank[:, :size] < rank[:, size:][:, element]).double().mean(0) - 0.5) * 2 * draws**0.5
     assert deviations.square().mean() < 1 + 4 * (2 / size) ** 0.5
 
@@ -244,7 +272,7 @@ def test_a_network_that_scores_nothing_leaves_the_order_to_chance(kind):
     torch.nn.init.zeros_(distribution.interface.head.bias)
     batch = random_batch([4])
     assert abs(chi_square(count_orders(draw(distribution, batch, 4_000)[0]))) < 4
-    noise = distribution.draw_noise(batch["node_mask"], 2)
+    noise = draw_noise(distribution, batch, 2)
     drawn = sample(distribution, batch, noise)
     drawn.entropy.backward()
     assert all(parameter.grad.isfinite().all() for parameter in distribution.parameters())
@@ -252,14 +280,13 @@ def test_a_network_that_scores_nothing_leaves_the_order_to_chance(kind):
 
 def test_noise_scale_multiplies_the_noise():
     batch = random_batch(SIZES)
-    noise = torch.rand(4, 3, 7, 6, dtype=torch.float64)
     half, full = (make_distribution("learned", noise_scale=scale) for scale in (0.5, 1.0))
-    scaled = noise.clone()
-    scaled[..., :-1] *= 0.5
+    noise = draw_noise(half, batch, 3, seed=0)
+    scaled = {**noise, "interface": 0.5 * noise["interface"]}
     assert torch.equal(sample(half, batch, noise).elements.index, sample(full, batch, scaled).elements.index)
     silent, canonical = make_distribution("learned", noise_scale=0.0), make_distribution("canonical")
     canonical.load_state_dict(silent.state_dict())
-    expected = sample(canonical, batch, noise[..., -1:]).elements.index
+    expected = sample(canonical, batch, {"S_n": noise["S_n"]}).elements.index
     assert torch.equal(sample(silent, batch, noise).elements.index, expected)
     assert not torch.equal(sample(full, batch, noise).elements.index, expected)
 
@@ -267,7 +294,7 @@ def test_noise_scale_multiplies_the_noise():
 @pytest.mark.parametrize("kind", ["learned", "canonical"])
 def test_soft_permutations_and_entropy_come_with_the_gradient(kind):
     distribution, batch = make_distribution(kind), random_batch(SIZES)
-    noise = torch.rand(4, 3, 7, distribution.num_noise_channels, dtype=torch.float64)
+    noise = draw_noise(distribution, batch, 3)
     drawn = sample(distribution, batch, noise)
     assert drawn.elements.soft.shape == (4, 3, 7, 7)
     assert torch.equal(drawn.entropy, permutation_entropy(drawn.elements.soft, batch["node_mask"]))
@@ -284,8 +311,8 @@ def test_soft_permutations_and_entropy_come_with_the_gradient(kind):
 def test_nothing_soft_is_computed_where_only_a_sort_is_needed(kind, monkeypatch):
     distribution, batch = make_distribution(kind), kwargs_for(kind, random_batch(SIZES))
     for name in ("soft_permutation", "permutation_entropy"):
-        monkeypatch.setattr(distributions, name, lambda *_: pytest.fail("not needed"))
-    noise = distribution.draw_noise(batch["node_mask"], 3)
+        monkeypatch.setattr(symmetric_group, name, lambda *_: pytest.fail("not needed"))
+    noise = draw_noise(distribution, batch, 3)
     with torch.no_grad():
         quiet = sample(distribution, batch, noise)
     assert quiet.elements.soft is None
@@ -302,19 +329,19 @@ def test_only_what_is_learned_has_parameters():
 
 
 def test_temperature_and_rounds_reach_the_soft_matrix():
-    batch, noise = random_batch(SIZES), torch.rand(4, 2, 7, 6, dtype=torch.float64)
-    entropies = []
+    batch, entropies = random_batch(SIZES), []
+    noise = draw_noise(make_distribution("learned"), batch, 2)
     for options in ({"temperature": 0.001}, {"temperature": 0.1}, {"temperature": 0.1, "sinkhorn_iterations": 0}):
         distribution = make_distribution("learned", **options)
         entropies.append(float(sample(distribution, batch, noise).entropy.detach()))
     assert entropies[0] < entropies[1]
     assert entropies[1] != entropies[2]
-    assert all(abs(left - right) > 1e-4 for left, right in pairwise(entropies))
+    assert all(abs(left - right) > 1e-4 for left, right in itertools.pairwise(entropies))
 
 
 def test_a_frame_needs_ranks():
     distribution, batch = make_distribution("frame"), random_batch(SIZES)
-    noise = distribution.draw_noise(batch["node_mask"], 2)
+    noise = draw_noise(distribution, batch, 2)
     with pytest.raises(ValueError, match=r"frame_ranks: expected an int64 tensor of shape \(batch, nodes\).*got None"):
         sample(distribution, batch, noise)
     assert sample(distribution, with_frame_ranks(batch), noise).entropy is None
@@ -323,6 +350,6 @@ def test_a_frame_needs_ranks():
 @pytest.mark.parametrize("place", [(slice(0, 1),), (slice(None), slice(0, 5))])
 def test_ranks_of_another_shape_are_refused(place):
     distribution, batch = make_distribution("frame"), with_frame_ranks(random_batch(SIZES))
-    noise = distribution.draw_noise(batch["node_mask"], 2)
+    noise = draw_noise(distribution, batch, 2)
     with pytest.raises(ValueError, match=r"frame_ranks: expected shape \(4, 7\)"):
         sample(distribution, {**batch, "frame_ranks": batch["frame_ranks"][place]}, noise)

@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
-from lps_hf.models.frames import laplacian_frame_ranks
+from lps_hf.models.frames import laplacian_frame_ranks, orders_of_frame
 
 
 def random_graph(rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -87,3 +88,24 @@ def test_direction_repetition_and_loops_do_not_matter():
     loops = np.array([[0, 3], [0, 3]])
     for other in (edges[::-1], np.concatenate([edges, edges[::-1]], axis=1), np.concatenate([edges, loops], axis=1)):
         np.testing.assert_array_equal(laplacian_frame_ranks(other, 5), ranks)
+
+
+def test_the_orders_of_a_frame_are_all_that_sort_the_ranks_and_only_those():
+    ranks = torch.tensor([[1, 0, 1, 0, 2], [0, 0, 0, 7, 7], [3, 1, 2, 0, 0]])
+    mask = torch.arange(5) < torch.tensor([[5], [3], [3]])
+    orders, weights = orders_of_frame(ranks, mask)
+    assert orders.shape == (3, 6, 5)
+    for graph, (size, frame) in enumerate(((5, 4), (3, 6), (3, 1))):
+        places = ranks[graph, :size].tolist()
+        every = [order for order in itertools.permutations(range(size)) if [places[i] for i in order] == sorted(places)]
+        assert len(every) == frame
+        assert sorted(map(tuple, orders[graph, :frame, :size].tolist())) == every
+        assert (orders[graph, :, size:] == torch.arange(size, 5)).all()
+        assert weights[graph].tolist() == [1 / frame] * frame + [0.0] * (6 - frame)
+
+
+def test_frames_too_large_for_an_exact_average_are_refused():
+    ranks, mask = torch.zeros(2, 5, dtype=torch.int64), torch.arange(5) < torch.tensor([[4], [5]])
+    with pytest.raises(ValueError, match="distribution 'exact': expected frames of at most 24 group elements, graph 1 has more"):
+        orders_of_frame(ranks, mask, most=24)
+    assert orders_of_frame(ranks, mask, most=120)[0].shape == (2, 120, 5)

@@ -8,12 +8,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lps_hf.models.distributions import Noise
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
-from lps_hf.models.modeling_lps import LPSModel, invariant_loss
+from lps_hf.models.modeling_lps import LPSModel
 from tests.models.graph_cases import (
     EQUIVARIANT_KINDS,
     KINDS,
@@ -21,12 +21,12 @@ from tests.models.graph_cases import (
     Batch,
     kwargs_for,
     place_nodes,
+    place_noise,
     random_batch,
     reference_forward,
     relabel,
     seeded,
     select_graph,
-    tiny_config,
     tiny_model,
 )
 
@@ -38,11 +38,13 @@ every_output = pytest.mark.parametrize("output", OUTPUTS)
 every_mode = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 
 
-def draw_noise(model: LPSModel, batch: Batch, num_samples: int, seed: int = 0) -> Tensor:
-    """Noise in double precision, so that no two nodes tie by chance."""
-    shape = (*batch["node_mask"].shape, model.distribution.num_noise_channels)
-    noise = torch.rand(shape[0], num_samples, *shape[1:], generator=seeded(seed), dtype=torch.float64)
-    return noise.to(torch.promote_types(model.dtype, torch.float32))
+def draw_noise(model: LPSModel, batch: Batch, num_samples: int, seed: int = 0) -> Noise:
+    """Noise of which nothing is lost in the model's precision."""
+    return model.draw_noise(model.encode(**batch), num_samples, seeded(seed))
+
+
+def part_of(noise: Noise, *place: slice | int) -> Noise:
+    return {name: part[place] for name, part in noise.items()}
 
 
 def relabelling(batch: Batch, seed: int = 3) -> Tensor:
@@ -65,7 +67,7 @@ def test_coupled_noise_is_exactly_equivariant(kind, output):
     h, noise = relabelling(batch), draw_noise(model, batch, 3)
     with torch.no_grad():
         stayed = model(**kwargs_for(kind, batch), noise=noise)
-        moved = model(**kwargs_for(kind, relabel(batch, h)), noise=place_nodes(noise, h, dim=2))
+        moved = model(**kwargs_for(kind, relabel(batch, h)), noise=place_noise(noise, h))
         uncoupled = model(**kwargs_for(kind, relabel(batch, h)), group_elements=stayed.group_elements)
     expected = torch.stack([element[index] for element, index in zip(h, stayed.group_elements, strict=True)])
     assert torch.equal(moved.group_elements, expected)
@@ -183,10 +185,13 @@ def test_padding_never_changes_a_result(kind, output):
     mixed, padded = (kwargs_for(kind, random_batch(SIZES, num_nodes=n, num_edges=e)) for n, e in ((7, 21), (13, 40)))
     noise = draw_noise(model, padded, 3)
     with torch.no_grad():
-        together = model(**mixed, noise=noise[:, :, :7])
+        together = model(**mixed, noise=part_of(noise, slice(None), slice(None), slice(7)))
         further = model(**padded, noise=noise)
         for graph, size in enumerate(SIZES):
-            alone = model(**kwargs_for(kind, select_graph(mixed, graph)), noise=noise[graph : graph + 1, :, :size])
+            alone = model(
+                **kwargs_for(kind, select_graph(mixed, graph)),
+                noise=part_of(noise, slice(graph, graph + 1), slice(None), slice(size)),
+            )
             place = (slice(graph, graph + 1), *[slice(0, size)] * output.count("n"))
             for name in ("output", "standard_error"):
                 if kind == "none" and name == "standard_error":
@@ -212,7 +217,7 @@ def test_padding_changes_nothing_in_training():
     for nodes, edges in ((7, 21), (12, 50)):
         model = tiny_model().train()
         batch = random_batch(SIZES, num_nodes=nodes, num_edges=edges)
-        noise = draw_noise(model, random_batch(SIZES, num_nodes=12), 2)[:, :, :nodes]
+        noise = part_of(draw_noise(model, random_batch(SIZES, num_nodes=12), 2), slice(None), slice(None), slice(nodes))
         result = model(**batch, noise=noise)
         (result.output.square().sum() + result.entropy_loss).backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -226,7 +231,7 @@ def test_the_mean_over_samples_is_the_mean_of_single_samples():
     noise = draw_noise(model, batch, 4)
     with torch.no_grad():
         together = model(**batch, noise=noise)
-        single = torch.stack([model(**batch, noise=noise[:, k : k + 1]).output for k in range(4)])
+        single = torch.stack([model(**batch, noise=part_of(noise, slice(None), slice(k, k + 1))).output for k in range(4)])
     torch.testing.assert_close(together.output, single.mean(0), rtol=0, atol=1e-10)
     torch.testing.assert_close(together.standard_error, single.std(0) / 2, rtol=0, atol=1e-10)
 
@@ -324,145 +329,53 @@ def test_backbone_outputs_are_handed_on():
     assert torch.equal(as_tuple[0], model(**batch, noise=draw_noise(model, batch, 2)).output)
 
 
-@every_mode
-def test_the_loss_is_that_of_the_mean_output_plus_the_entropy(training):
-    model = tiny_model(LPSForGraphClassification, entropy_loss_coef=0.3).train(training)
-    batch, labels = random_batch(SIZES), torch.tensor([0, 2, -100, 1])
-    noise = draw_noise(model.lps, batch, 3)
-    result = model(**batch, noise=noise, labels=labels)
-    known = labels != -100
-    task = F.cross_entropy(result.logits[known], labels[known])
-    torch.testing.assert_close(result.loss, task + 0.3 * result.entropy_loss)
-    with torch.no_grad():
-        quiet = model.eval()(**batch, noise=noise, labels=labels)
-    torch.testing.assert_close(quiet.loss, F.cross_entropy(quiet.logits[known], labels[known]))
-    assert quiet.entropy_loss is None
-    assert model(**batch, noise=noise).loss is None
-    torch.testing.assert_close(quiet.logits, model.lps(**batch, noise=noise).output)
-
-
-def test_single_label_loss_leaves_missing_labels_out():
-    logits = torch.randn(4, 3, requires_grad=True)
-    labels = torch.tensor([2, -100, 0, -100])
-    loss = invariant_loss(logits, labels)
-    torch.testing.assert_close(loss, F.cross_entropy(logits[[0, 2]], labels[[0, 2]]))
-    loss.backward()
-    assert not logits.grad[[1, 3]].any()
-    torch.testing.assert_close(invariant_loss(logits, labels.int()), loss)
-
-
-def test_multi_label_loss_leaves_missing_labels_out():
-    logits = torch.randn(3, 4, requires_grad=True)
-    labels = torch.tensor([[1.0, 0.0, torch.nan, 1.0], [torch.nan] * 4, [0.0, torch.nan, 1.0, 1.0]])
-    known = ~labels.isnan()
-    loss = invariant_loss(logits, labels)
-    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits[known], labels[known]))
-    loss.backward()
-    assert logits.grad.isfinite().all()
-    assert torch.equal(logits.grad != 0, known)
-    whole = torch.tensor([[1, 0, 1, 1]])
-    expected = F.binary_cross_entropy_with_logits(logits[:1], whole.float())
-    torch.testing.assert_close(invariant_loss(logits[:1], whole, "multi_label_classification"), expected)
-
-
-def test_regression_loss_leaves_missing_labels_out():
-    predictions = torch.randn(3, 2, requires_grad=True)
-    labels = torch.tensor([[1.5, torch.nan], [-2.0, 0.25], [torch.nan, torch.nan]])
-    known = ~labels.isnan()
-    loss = invariant_loss(predictions, labels, "regression")
-    torch.testing.assert_close(loss, F.mse_loss(predictions[known], labels[known]))
-    loss.backward()
-    assert torch.equal(predictions.grad != 0, known)
-
-
-@pytest.mark.parametrize("shape", [(3,), (3, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
-def test_one_number_per_graph_is_regression(shape, dtype):
-    predictions, labels = torch.randn(3, 1), torch.tensor([1, 4, -2], dtype=dtype)
-    torch.testing.assert_close(invariant_loss(predictions, labels.view(shape)), F.mse_loss(predictions[:, 0], labels.float()))
-
-
-@pytest.mark.parametrize(
-    ("problem_type", "labels"),
-    [
-        ("single_label_classification", torch.full((3,), -100)),
-        ("multi_label_classification", torch.full((3, 2), torch.nan)),
-        ("regression", torch.full((3, 2), torch.nan)),
-    ],
-)
-def test_the_loss_of_no_labels_is_zero_and_has_a_gradient(problem_type, labels):
-    logits = torch.randn(3, 2, requires_grad=True)
-    loss = invariant_loss(logits, labels, problem_type)
-    assert loss.item() == 0
-    loss.backward()
-    assert torch.equal(logits.grad, torch.zeros(3, 2))
-
-
-def test_losses_are_taken_in_float32():
-    logits = (30 * torch.randn(3, 2)).bfloat16()
-    labels = torch.tensor([0, 1, 1])
-    loss = invariant_loss(logits, labels)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, F.cross_entropy(logits.float(), labels))
-    assert invariant_loss(logits.double(), labels).dtype == torch.float64
-
-
-LABEL_VALUE_ERRORS = {
-    "class too large": (torch.tensor([0, 1, 2]), "single_label_classification", r"labels: expected 0 to 1, .*got 2"),
-    "negative class": (torch.tensor([0, -1, 1]), None, r"labels: expected 0 to 1, or -100 for missing, got -1"),
-    "classes of another batch": (torch.tensor([0, 1]), None, r"labels: expected shape \(3,\), got \(2,\)"),
-    "classes in columns": (torch.zeros(3, 2, dtype=torch.int64), None, r"labels: expected shape \(3,\), got \(3, 2\)"),
-    "too few columns": (torch.zeros(3, 1), None, r"labels: expected shape \(3, 2\) for multi_label_classification"),
-    "flat targets": (torch.zeros(3), "regression", r"labels: expected shape \(3, 2\) for regression, got \(3,\)"),
-    "no probability": (torch.tensor([[0.0, 1.0], [0.5, 0.0], [1.0, 1.0]]), None, r"labels: expected 0, 1 or NaN"),
-}
-
-
-@pytest.mark.parametrize("name", LABEL_VALUE_ERRORS)
-def test_wrong_labels_are_refused(name):
-    labels, problem_type, message = LABEL_VALUE_ERRORS[name]
-    with pytest.raises(ValueError, match=message):
-        invariant_loss(torch.randn(3, 2), labels, problem_type)
-
-
-@pytest.mark.parametrize("labels", [torch.zeros(3), torch.zeros(3, dtype=torch.bool)])
-def test_class_numbers_are_whole(labels):
-    with pytest.raises(TypeError, match="labels: expected class numbers of type int64, got"):
-        invariant_loss(torch.randn(3, 2), labels, "single_label_classification")
-
-
 def forward_errors() -> dict[str, tuple[type, dict, str]]:
     swapped = torch.tensor([0, 1, 2, 3, 4, 6, 5]).repeat(4, 3, 1)
     identity = torch.arange(7).repeat(4, 3, 1)
-    noise = torch.rand(4, 3, 7, 6)
+    ties, noise = torch.rand(4, 3, 7), torch.rand(4, 3, 7, 5)
     return {
         "num_samples of half": (TypeError, {"num_samples": 1.5}, r"num_samples: expected an int, got float 1.5"),
         "num_samples true": (TypeError, {"num_samples": True}, r"num_samples: expected an int, got bool"),
         "no samples": (ValueError, {"num_samples": 0}, r"num_samples: expected at least 1, got 0"),
+        "noise of one tensor": (
+            ValueError,
+            {"noise": ties},
+            r"noise: expected a dict with the keys S_n, interface, got Tensor. See draw_noise",
+        ),
+        "no ties": (ValueError, {"noise": {"interface": noise}}, r"noise: expected a dict with the keys .*got \['interface'\]"),
         "flat noise": (
             ValueError,
-            {"noise": noise[0]},
-            r"noise: expected shape \(4, num_samples, 7, 6\), got \(3, 7, 6\)",
+            {"noise": {"S_n": ties, "interface": noise[0]}},
+            r"noise\['interface'\]: expected shape \(4, num_samples, 7, 5\), got \(3, 7, 5\)",
         ),
-        "noise channels": (ValueError, {"noise": noise[..., :1]}, r"noise: expected shape .*got \(4, 3, 7, 1\)"),
+        "noise channels": (
+            ValueError,
+            {"noise": {"S_n": ties, "interface": noise[..., :1]}},
+            r"noise\['interface'\]: expected shape .*got \(4, 3, 7, 1\)",
+        ),
         "noise of other nodes": (
             ValueError,
-            {"noise": noise[:, :, :5]},
-            r"noise: expected shape .*got \(4, 3, 5, 6\)",
+            {"noise": {"S_n": ties[:, :, :5], "interface": noise}},
+            r"noise\['S_n'\]: expected shape \(4, num_samples, 7\), got \(4, 3, 5\)",
         ),
         "noise of no sample": (
             ValueError,
-            {"noise": noise[:, :0]},
-            r"noise: expected num_samples=at least 1, got 0 samples",
+            {"noise": {"S_n": ties[:, :0], "interface": noise[:, :0]}},
+            r"noise\['S_n'\]: expected num_samples=at least 1, got 0 samples",
         ),
         "noise of other samples": (
             ValueError,
-            {"noise": noise, "num_samples": 2},
-            r"noise: expected num_samples=2, got 3",
+            {"noise": {"S_n": ties, "interface": noise}, "num_samples": 2},
+            r"noise\['S_n'\]: expected num_samples=2, got 3",
+        ),
+        "noise of unequal samples": (
+            ValueError,
+            {"noise": {"S_n": ties, "interface": noise[:, :2]}},
+            r"noise\['interface'\]: expected num_samples=3, got 2",
         ),
         "both": (
             ValueError,
-            {"noise": noise, "group_elements": identity},
+            {"noise": {"S_n": ties, "interface": noise}, "group_elements": identity},
             r"group_elements and noise: expected one of them",
         ),
         "flat elements": (
@@ -518,17 +431,6 @@ def test_a_model_with_an_unknown_field_says_so():
         make_and_call()
 
 
-@pytest.mark.parametrize("output", ["n 3", "n n 1"])
-def test_a_graph_classifier_needs_an_invariant_output(output):
-    with pytest.raises(ValueError, match=f"output: LPSForGraphClassification expects .*got '{output}'"):
-        LPSForGraphClassification(tiny_config(output=output))
-
-
-def test_a_graph_classifier_has_one_output_per_label():
-    with pytest.raises(ValueError, match="num_labels"):
-        LPSForGraphClassification(tiny_config(output="7", num_labels=3))
-
-
 @pytest.fixture
 def saved(tmp_path):
     """A classifier, and a folder with it."""
@@ -545,7 +447,7 @@ def test_a_loaded_model_gives_the_same_numbers(kind, tmp_path):
     assert not any(report.values())
     assert not again.training
     batch = kwargs_for(kind, random_batch(SIZES))
-    noise = model.lps.draw_noise(batch["node_mask"], 3)
+    noise = model.lps.draw_noise(model.lps.encode(**batch), 3)
     with torch.no_grad():
         expected, result = model(**batch, noise=noise), again(**batch, noise=noise)
         body = LPSModel.from_pretrained(tmp_path)(**batch, noise=noise)
@@ -563,7 +465,7 @@ def test_half_precision_spares_the_distribution(saved):
     assert buffers
     assert {tensor.dtype for tensor in buffers} == {torch.float32}
     batch = random_batch(SIZES)
-    noise = model.lps.draw_noise(batch["node_mask"], 3)
+    noise = model.lps.draw_noise(model.lps.encode(**batch), 3)
     expected, result = model(**batch, noise=noise), half(**batch, noise=noise)
     assert torch.equal(result.group_elements, expected.group_elements)
     torch.testing.assert_close(result.logits.float(), expected.logits, rtol=0.1, atol=0.2)
@@ -624,8 +526,3 @@ def test_who_asks_for_the_report_judges_the_weights(saved):
     save_file(without_readout(load_file(path)), path, metadata={"format": "pt"})
     _, report = LPSForGraphClassification.from_pretrained(saved[1], output_loading_info=True)
     assert report["missing_keys"] == {"lps.base.readout.linear.weight", "lps.base.readout.linear.bias"}
-
-
-def test_infinite_targets_are_refused():
-    with pytest.raises(ValueError, match="labels: expected finite numbers"):
-        invariant_loss(torch.zeros(2, 1), torch.tensor([[1.0], [torch.inf]]), "regression")

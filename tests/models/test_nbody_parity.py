@@ -183,7 +183,6 @@ def run(name: str, variant: str, dtype: torch.dtype) -> Run:
     with mock.patch.object(symmetric_group, "soft_permutation", soft_permutation):
         result = model(**inputs)
     arrays = {key: array for key, array in seen.items() if isinstance(array, Tensor)}
-    # Positions and loss weights were recorded once; in double precision the published code read the same.
     task_loss = (result.logits * case.arrays["input/loss_weights"].to(dtype)).sum()
     entropy = torch.zeros((), dtype=dtype) if result.entropy_loss is None else result.entropy_loss
     arrays |= {"output": result.logits, "entropy": entropy}
@@ -247,7 +246,10 @@ def test_single_precision(name, variant):
 
 
 def tolerance_in_single_precision(key: str) -> float:
-    return 1e-3 if key.startswith("grad/") else 1e-5
+    if key.startswith("grad/"):
+        return 1e-3
+    # The soft matrix's logits are score differences over τ = 0.1: the rounding of the scores counts tenfold.
+    return 1e-4 if key == "perm_soft" else 1e-5
 
 
 @every_run

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ViTConfig
 
-from lps_hf.models import distributions
+from lps_hf.models import symmetric_group
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.distributions import EquivariantDistribution
+from lps_hf.models.distributions import EquivariantDistribution, Noise
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_lps import LPSModel
+from lps_hf.models.representations import Batch as FieldBatch
 from lps_hf.models.representations import EdgeField, Field, Representation
-from lps_hf.models.symmetrization import symmetrize
+from lps_hf.models.symmetrization import average_over_group
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 if not GOLDEN.is_dir():
@@ -150,7 +151,8 @@ class FlatModel(nn.Module):
 
     def __init__(self, config: dict) -> None:
         super().__init__()
-        self.distribution = EquivariantDistribution("learned", config["d"], temperature=config["tau"])
+        inputs = {"node_features": Representation(("n", config["d"]))}
+        self.distribution = EquivariantDistribution(get_group("S_n"), "learned", inputs, temperature=config["tau"])
         self.base = FlatMLP(config["mlp_widths"])
 
 
@@ -211,7 +213,7 @@ class Batch(NamedTuple):
     edge_index: Tensor
     edge_attributes: Tensor | None
     edge_mask: Tensor
-    noise: Tensor
+    noise: Noise
 
 
 def pad_nodes(tensors: list[Tensor], num_nodes: int) -> Tensor:
@@ -232,8 +234,8 @@ def make_batch(case: Case, variant: str, dtype: torch.dtype) -> Batch:
         edge_index=pad_sequence(edges, batch_first=True).mT,
         edge_attributes=pad_sequence(case.per_graph("input/g{}/edge_attr"), True).long() if has_attributes else None,
         edge_mask=torch.arange(int(num_edges.max())) < num_edges.unsqueeze(1),
-        # The last channel breaks ties: the recordings were made without.
-        noise=F.pad(noise, (0, 1)).to(dtype),
+        # Noise for ties is zero: the recordings were made without.
+        noise={"S_n": torch.zeros(noise.shape[:-1], dtype=torch.float64), "interface": noise.to(dtype)},
     )
 
 
@@ -249,7 +251,8 @@ def molecule_output(model: LPSModel, batch: Batch) -> Tensor:
 
 
 def sampled_elements(model: nn.Module, batch: Batch):
-    return model.distribution(batch.node_mask, batch.noise, batch.nodes, batch.edge_index, batch.edge_mask).elements
+    fields: dict[str, Field] = {"node_features": batch.nodes}
+    return model.distribution(FieldBatch(fields, batch.node_mask, batch.edge_index, batch.edge_mask), batch.noise).elements
 
 
 def pattern_output(model: LPSModel, batch: Batch) -> Tensor:
@@ -261,10 +264,10 @@ def pattern_output(model: LPSModel, batch: Batch) -> Tensor:
     edges = EdgeField(torch.cat([batch.edge_index, diagonal], dim=2), entries)
     fields: dict[str, Field] = {"node_features": torch.zeros_like(batch.nodes), "edge_features": edges}
     config = model.config
-    return symmetrize(
-        lambda turned: model.base(turned, num_nodes=num_nodes)[0],
+    return average_over_group(
+        lambda turned: model.base(turned, batch.node_mask)[0],
         *(model.group, sampled_elements(model, batch)),
-        *(fields, config.input_representations, config.output_representation),
+        *(fields, config.input_representations, config.output_representation, batch.node_mask),
     ).mean.diagonal(dim1=1, dim2=2)
 
 
@@ -274,12 +277,13 @@ def flat_output(model: FlatModel, batch: Batch) -> Tensor:
     source, target = batch.edge_index.transpose(0, 1)[:, batch.edge_mask]
     adjacency = torch.zeros(num_graphs, num_nodes, num_nodes, 1, dtype=batch.nodes.dtype)
     adjacency[graph, source, target] = 1
-    return symmetrize(
+    return average_over_group(
         model.base,
         *(get_group("S_n"), sampled_elements(model, batch)),
         {"nodes": batch.nodes, "adjacency": adjacency},
         {"nodes": Representation.parse("n 2"), "adjacency": Representation.parse("n n 1")},
         Representation.parse("1"),
+        batch.node_mask,
     ).mean
 
 
@@ -338,15 +342,15 @@ def run(name: str, variant: str, dtype: torch.dtype) -> Run:
 
     seen: dict = {}
     hook_modules(case, model, seen)
-    relax = distributions.soft_permutation
+    relax = symmetric_group.soft_permutation
 
     def soft_permutation(scores, *args):
         seen["scores"] = scores
         return relax(scores, *args)
 
-    with mock.patch.object(distributions, "soft_permutation", soft_permutation):
+    with mock.patch.object(symmetric_group, "soft_permutation", soft_permutation):
         output = published_output(case, model, batch)
-    elements, entropy = seen.pop("sample")
+    elements, entropy, *_ = seen.pop("sample")
     task_loss = (output * case.arrays["input/loss_weights"].to(dtype)).sum()
     loss = task_loss + case.config["entropy_loss_scale"] * entropy
     parameters = dict(model.named_parameters())

@@ -168,3 +168,26 @@ def test_samples_are_not_mixed_up_between_graphs():
         alone["edges"] = EdgeField(twice["edges"].index[row], twice["edges"].features[row])
         result = run(base, Permutation(elements.index[row]), alone, "n 2")
         torch.testing.assert_close(result.mean[0], together[graph])
+
+
+def test_an_exact_average_weighs_its_elements_and_has_no_error_bar():
+    base, fields, elements = OrderedBase("n 2"), random_fields(), GROUP.enumerate(4).map(lambda index: index[:, :3])
+    mask, output = torch.ones(1, 4, dtype=torch.bool), Representation.parse("n 2")
+    weights = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64)
+    alone = [run(base, elements.map(lambda index, k=k: index[:, k : k + 1]), fields, "n 2").mean for k in range(3)]
+    result = average_over_group(base, GROUP, elements, fields, INPUTS, output, mask, weights)
+    torch.testing.assert_close(result.mean, 0.5 * alone[0] + 0.25 * alone[1] + 0.25 * alone[2], rtol=0, atol=1e-12)
+    assert result.standard_error is None
+
+
+@pytest.mark.parametrize("output", ["n 2", "n n 1"])
+def test_padding_goes_out_as_zero(output):
+    base, fields, mask = OrderedBase(output), random_fields(), torch.tensor([[True, True, True, False]])
+    elements = GROUP.haar(mask, 3, seeded(0))
+    plain = run(base, elements, fields, output)
+    result = average_over_group(base, GROUP, elements, fields, INPUTS, Representation.parse(output), mask)
+    inside = (slice(None), *[slice(0, 3)] * output.count("n"))
+    for name in ("mean", "standard_error"):
+        expected = torch.zeros_like(getattr(plain, name))
+        expected[inside] = getattr(plain, name)[inside]
+        assert torch.equal(getattr(result, name), expected)

@@ -1,0 +1,166 @@
+"""Rows in every form, and checked rows padded to one batch."""
+
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any
+
+import numpy as np
+
+from .row_labels import LABEL_KEYS, LABEL_PADDING
+
+# Which axis the arrays of a batch key are padded on.
+_PADDED_KEYS = {
+    "node_categories": "nodes",
+    "node_features": "nodes",
+    "positions": "nodes",
+    "velocities": "nodes",
+    "charges": "nodes",
+    "frame_ranks": "nodes",
+    "edge_categories": "edges",
+    "edge_features": "edges",
+}
+# Number of axes of what one row has; a column of rows has one more.
+_ROW_AXES = {"edge_index": 2, "positions": 2, "velocities": 2, "pixel_values": 3, "image": 3}
+
+
+def as_rows(rows: Any) -> list[Mapping[str, Any]]:
+    """One row, a list of rows or a dictionary of columns, as a list of rows.
+
+    Args:
+        rows: Any of these.
+
+    Returns:
+        `list`: The rows.
+
+    Raises:
+        ValueError: If columns have different lengths, or there is no row.
+        TypeError: If it is something else.
+    """
+    if not isinstance(rows, Mapping):
+        if not isinstance(rows, Iterable):
+            raise TypeError(f"rows: expected a list of rows, one row or a dictionary of columns, got {type(rows).__name__}.")
+        rows = list(rows)
+    elif _is_one_row(rows):
+        rows = [rows]
+    else:
+        lengths = {key: len(values) if isinstance(values, Sized) else 0 for key, values in rows.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"rows: expected columns of one length, got {lengths}.")
+        rows = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+    if not rows:
+        raise ValueError("rows: expected at least one row, got an empty batch.")
+    return rows
+
+
+def pad_nodes(rows: list[dict[str, Any]], label_kind: str | None, multiple: int) -> dict[str, np.ndarray]:
+    """Pad checked rows of graphs or points to one batch.
+
+    Args:
+        rows: Checked rows, by batch key, with `num_nodes`.
+        label_kind: A key of `LABEL_KEYS`; see `label_kind`.
+        multiple: Round the numbers of nodes, edges and pairs up to a multiple of this.
+
+    Returns:
+        `dict`: The batch.
+
+    Raises:
+        ValueError: If rows do not have the same keys.
+    """
+    sizes = np.array([row["num_nodes"] for row in rows])
+    lengths = {"nodes": _round_up(sizes.max(), multiple)}
+    batch = {"node_mask": np.arange(lengths["nodes"]) < sizes[:, None]}
+    if "edge_index" in rows[0]:
+        num_edges = np.array([row["edge_index"].shape[1] for row in rows])
+        lengths["edges"] = _round_up(num_edges.max(), multiple)
+        batch["edge_mask"] = np.arange(lengths["edges"]) < num_edges[:, None]
+        batch["edge_index"] = _pad([row["edge_index"].T for row in rows], lengths["edges"]).transpose(0, 2, 1)
+    present: set[str] = set().union(*rows)
+    for key, axis in _PADDED_KEYS.items():
+        if key in present:
+            batch[key] = _pad([_feature_of(row, key, number) for number, row in enumerate(rows)], lengths[axis])
+    if "pair_index" in present:
+        _check_all_have("pair_index", "the pairs 'edge_label_index'", rows)
+        lengths["pairs"] = _round_up(max(row["pair_index"].shape[1] for row in rows), multiple)
+        batch["pair_index"] = _pad([row["pair_index"].T for row in rows], lengths["pairs"]).transpose(0, 2, 1)
+    if label_kind in LABEL_PADDING and "labels" in present:
+        length = lengths["pairs" if label_kind == "link" else "nodes"]
+        batch["labels"] = _pad(_labels_of(rows, label_kind), length, LABEL_PADDING[label_kind])
+    elif label_kind is not None and "labels" in present:
+        batch["labels"] = np.stack(_labels_of(rows, label_kind))
+    return batch
+
+
+def stack_images(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Stack checked rows of images to one batch.
+
+    Args:
+        rows: With `pixel_values` (channels, height, width), and `labels` where known.
+
+    Returns:
+        `dict`: The batch.
+
+    Raises:
+        ValueError: If images have different sizes, or some rows only have a label.
+    """
+    first = rows[0]["pixel_values"].shape
+    for number, row in enumerate(rows):
+        shape = row["pixel_values"].shape
+        if shape != first:
+            raise ValueError(
+                f"row {number}: expected an image of height and width {first[1:]}, as row 0 has, got {shape[1:]}. Resize the "
+                "images, or make the processor with an image_processor that does."
+            )
+    batch = {"pixel_values": np.stack([row["pixel_values"] for row in rows])}
+    if any("labels" in row for row in rows):
+        batch["labels"] = np.stack(_labels_of(rows, "image"))
+    return batch
+
+
+def _is_one_row(rows: Mapping[str, Any]) -> bool:
+    if rows.get("num_nodes") is not None:
+        return np.ndim(rows["num_nodes"]) == 0
+    key = next((key for key in _ROW_AXES if rows.get(key) is not None), None)
+    if key is None:
+        return True
+    value = rows[key]
+    if key == "image" and isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple):
+        return False  # several pictures: a single one is no list, or lists of lists
+    return _depth(value) <= _ROW_AXES[key]
+
+
+def _depth(value: Any) -> int:
+    """Number of axes of nested lists, which may be ragged."""
+    if hasattr(value, "ndim") and value.dtype != object:
+        return value.ndim
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list | tuple | np.ndarray) else 0
+
+
+def _labels_of(rows: list[dict[str, Any]], label_kind: str) -> list[np.ndarray]:
+    _check_all_have("labels", f"a label {LABEL_KEYS[label_kind][0]!r}", rows)
+    return [row["labels"] for row in rows]
+
+
+def _check_all_have(key: str, meaning: str, rows: list[dict[str, Any]]) -> None:
+    missing = next((number for number, row in enumerate(rows) if key not in row), None)
+    if missing is not None:
+        raise ValueError(f"row {missing}: expected {meaning} as the other rows have, got none.")
+
+
+def _feature_of(row: dict[str, Any], key: str, number: int) -> np.ndarray:
+    """A feature that other rows of the batch have."""
+    if key in row:
+        return row[key]
+    if key == "edge_features" and not row["edge_index"].size:
+        return np.zeros((0, 1), dtype=np.float32)
+    raise ValueError(f"row {number}: expected real features {key!r} as the other rows have, got none.")
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-int(count) // multiple) * multiple
+
+
+def _pad(arrays: list[np.ndarray], length: int, fill: float = 0) -> np.ndarray:
+    """Stack arrays (rows, ...) of different lengths, filled up at the end."""
+    padded = np.full((len(arrays), length, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+    for target, array in zip(padded, arrays, strict=True):
+        target[: len(array)] = array
+    return padded

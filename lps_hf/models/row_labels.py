@@ -1,0 +1,180 @@
+"""Checks of the labels of a row, one function for each kind of task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .representations import Representation
+from .row_checks import as_array, as_float32
+
+# The row keys of each kind of label; the first that is there counts.
+LABEL_KEYS = {
+    "graph": ("y",),
+    "node": ("y",),
+    "link": ("edge_label",),
+    "position": ("target_positions",),
+    "image": ("label", "labels"),
+}
+# What stands for a missing label where rows of different lengths are padded.
+LABEL_PADDING = {"node": -100, "link": np.nan, "position": np.nan}
+
+
+def label_kind(output: Representation, inputs: Mapping[str, Any]) -> str | None:
+    """The kind of labels that belongs to an output.
+
+    Args:
+        output: Axes of the model's output.
+        inputs: The input fields by name.
+
+    Returns:
+        A key of `LABEL_KEYS`; `None` where no task head has such an output.
+    """
+    letters = tuple(axis for axis in output.axes if isinstance(axis, str))
+    if not letters:
+        return "image" if "pixel_values" in inputs else "graph"
+    if letters in (("n", "p"), ("n", "v")) and len(output.axes) == 2:
+        return "position"
+    if letters == ("n", "n") and output.num_channels == 1:
+        return "link"
+    # With two node axes the classes are read on the diagonal.
+    return "node" if letters in (("n",), ("n", "n")) else None
+
+
+def check_label(label: Any, where: str, num_labels: int, problem_type: str | None) -> np.ndarray:
+    """Check the label of a graph, a molecule, a point cloud or an image.
+
+    Args:
+        label: One class, or a number for each target; `None` or NaN where missing, for a class also -100.
+        where: Row and key, for messages.
+        num_labels: Number of classes or targets.
+        problem_type: As in `LPSConfig`; `None` infers it from the label.
+
+    Returns:
+        `np.ndarray` of shape `()` int64, or of shape `(num_labels,)` float32.
+
+    Raises:
+        ValueError: If there are too many or too few numbers, or one is out of range.
+        TypeError: If there is something else than numbers, or half a class.
+    """
+    values = np.atleast_1d(np.asarray(label, dtype=object))
+    # Data sets made with PyG keep the labels of a graph as a matrix of one row.
+    values = values[0] if values.ndim == 2 and len(values) == 1 else values
+    array = as_array([np.nan if value is None else value for value in values], where)
+    several = problem_type in ("multi_label_classification", "regression") or (
+        problem_type is None and (num_labels == 1 or array.dtype.kind == "f")
+    )
+    expected = num_labels if several else 1
+    if array.shape != (expected,):
+        kind = problem_type or "this model; problem_type in its config is not set"
+        raise ValueError(f"{where}: expected {expected} number(s) for {kind}, got shape {array.shape}.")
+    if several:
+        array = _check_no_infinity(array, where)
+        known = array[~np.isnan(array)]
+        if problem_type == "multi_label_classification" and not np.isin(known, (0, 1)).all():
+            raise ValueError(f"{where}: expected 0, 1 or NaN for missing, got {known.tolist()}.")
+        return array
+    number = -100.0 if np.isnan(array[0]) else float(array[0])
+    if not number.is_integer():
+        raise TypeError(f"{where}: expected a class number, got {label!r}.")
+    if not (0 <= number < num_labels or number == -100):
+        raise ValueError(f"{where}: expected 0 to {num_labels - 1}, or -100 for missing, got {int(number)}.")
+    return np.array(int(number), dtype=np.int64)
+
+
+def check_node_labels(labels: Any, where: str, num_labels: int, num_nodes: int) -> np.ndarray:
+    """Check one class per node.
+
+    Args:
+        labels: As many numbers as nodes; `None`, NaN or -100 where missing.
+        where: Row and key, for messages.
+        num_labels: Number of classes.
+        num_nodes: Number of nodes.
+
+    Returns:
+        `np.ndarray` of shape `(num_nodes,)` int64, -100 where missing.
+
+    Raises:
+        ValueError: If there are too many or too few, or one is out of range.
+        TypeError: If there is something else than class numbers.
+    """
+    array = _numbers_or_missing(labels, where)
+    if array.shape != (num_nodes,):
+        raise ValueError(f"{where}: expected shape {(num_nodes,)}, one class per node, got {array.shape}.")
+    array = np.where(np.isnan(array), -100, array)
+    whole = array == np.floor(array)
+    if not (whole & np.isfinite(array)).all():
+        raise TypeError(f"{where}: expected class numbers, got {array[~whole | np.isinf(array)][0]}.")
+    wrong = ((array < 0) | (array >= num_labels)) & (array != -100)
+    if wrong.any():
+        node = int(wrong.argmax())
+        raise ValueError(
+            f"{where}: expected 0 to {num_labels - 1}, or -100 for missing, got {int(array[node])} at node {node}. Check the "
+            "data, or build the model with a larger num_labels."
+        )
+    return array.astype(np.int64)
+
+
+def check_pair_labels(labels: Any, where: str, num_pairs: int) -> np.ndarray:
+    """Check 0 or 1 for each pair of `edge_label_index`.
+
+    Args:
+        labels: As many numbers as pairs; `None` or NaN where missing.
+        where: Row and key, for messages.
+        num_pairs: Number of pairs.
+
+    Returns:
+        `np.ndarray` of shape `(num_pairs,)` float32, NaN where missing.
+
+    Raises:
+        ValueError: If there are too many or too few, or another number.
+        TypeError: If there is something else than numbers.
+    """
+    array = _numbers_or_missing(labels, where)
+    if array.shape != (num_pairs,):
+        raise ValueError(f"{where}: expected shape {(num_pairs,)}, one number per pair of edge_label_index, got {array.shape}.")
+    array = as_float32(array)
+    wrong = ~np.isnan(array) & (array != 0) & (array != 1)
+    if wrong.any():
+        raise ValueError(f"{where}: expected 0, 1 or NaN for missing, got {array[wrong][0]} at pair {int(wrong.argmax())}.")
+    return array
+
+
+def check_target_positions(positions: Any, where: str, num_nodes: int, dimension: int) -> np.ndarray:
+    """Check the later position of every node.
+
+    Args:
+        positions: As many lists as nodes of d numbers; `None` or NaN where missing.
+        where: Row and key, for messages.
+        num_nodes: Number of nodes.
+        dimension: d.
+
+    Returns:
+        `np.ndarray` of shape `(num_nodes, d)` float32, NaN where missing.
+
+    Raises:
+        ValueError: If the shape is wrong or a number infinite.
+        TypeError: If there is something else than numbers.
+    """
+    array = _numbers_or_missing(positions, where)
+    if array.shape != (num_nodes, dimension):
+        raise ValueError(f"{where}: expected shape {(num_nodes, dimension)}, as positions, got {array.shape}.")
+    return _check_no_infinity(array, where)
+
+
+def _numbers_or_missing(value: Any, where: str) -> np.ndarray:
+    """Numbers with NaN for `None`."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.zeros(0)  # ragged, which as_array says
+    if array.dtype.kind != "O":
+        return as_array(value, where)
+    return as_array([np.nan if number is None else number for number in array.flat], where).reshape(array.shape)
+
+
+def _check_no_infinity(array: np.ndarray, where: str) -> np.ndarray:
+    array = as_float32(array)
+    if np.isinf(array).any():
+        raise ValueError(f"{where}: expected finite float32 numbers, or NaN for missing, got infinity or larger ones.")
+    return array

@@ -1,0 +1,209 @@
+"""Modules of the user's own, made equivariant by `symmetrize`, without a configuration or the Hub."""
+
+import pytest
+import torch
+from torch import nn
+
+import lps_hf
+from lps_hf.models.elements import Element
+from lps_hf.models.groups import get_group
+from lps_hf.models.representations import Representation
+from lps_hf.models.symmetrized import Symmetrized
+
+
+class TwoInputs(nn.Module):
+    """A module with keyword arguments, which reads a set of points and a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * 3 + 16, 12)
+
+    def forward(self, points: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.cat([points.flatten(1), pairs.flatten(1)], dim=1)).unflatten(1, (4, 3))
+
+
+def flat_network(inputs: int, *output: int) -> nn.Module:
+    size = int(torch.tensor(output).prod())
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, size), nn.Unflatten(1, output))
+
+
+# Group, inputs, output, a network that knows nothing of the group, and a batch of three inputs for it.
+CASES = {
+    "SO(3) on vectors": ("SO(3)", "5 v", "v", lambda: flat_network(15, 3), (3, 5, 3)),
+    "O(2) on vectors": ("O(2)", "v 3", "2", lambda: flat_network(6, 2), (3, 2, 3)),
+    "E(3) on points": ("E(3)", "n p", "n p", lambda: flat_network(12, 4, 3), (3, 4, 3)),
+    "S_n on sets": ("S_n", "n 3", "n 2", lambda: flat_network(12, 4, 2), (3, 4, 3)),
+    "S_n on graphs": ("S_n", "n n 1", "2", lambda: flat_network(16, 2), (3, 4, 4, 1)),
+    "S_n x SO(3)": ("S_n x SO(3)", "n v", "n v", lambda: flat_network(12, 4, 3), (3, 4, 3)),
+    "C_4 on images": ("C_4", "2 h w", "3", lambda: flat_network(72, 3), (3, 2, 6, 6)),
+    "D_4, images to images": ("D_4", "h w", "h w", lambda: flat_network(36, 6, 6), (3, 6, 6)),
+}
+ROWS = [
+    (case, kind)
+    for case, (group, *_) in CASES.items()
+    for kind in ("learned", "canonical", "haar", "exact", "frame")
+    if kind in get_group(group).factors[0].distributions
+]
+
+
+def make(case: str, kind: str, **options) -> tuple[Symmetrized, torch.Tensor]:
+    group, inputs, output, network, shape = CASES[case]
+    torch.manual_seed(1)
+    model = lps_hf.symmetrize(network(), group=group, inputs=inputs, output=output, distribution=kind, **options)
+    x = torch.randn(shape, dtype=torch.float64)
+    return model.double().eval(), (x > 0).double() if inputs == "n n 1" else x
+
+
+def act(element: Element, tensor: torch.Tensor, group: str, axes: str) -> torch.Tensor:
+    return get_group(group).act(element, tensor.unsqueeze(1), Representation.parse(axes)).squeeze(1)
+
+
+@pytest.mark.parametrize(("case", "kind"), ROWS)
+def test_exactly_equivariant_with_noise_that_moves_along(case, kind):
+    model, x = make(case, kind)
+    group, inputs, output, *_ = CASES[case]
+    batch = model.encode(x)
+    noise = {name: part.double() for name, part in model.distribution.draw_noise(batch, 3).items()}
+    h = get_group(group).haar(batch.node_mask, 1)
+    everywhere = h.map(lambda tensor: tensor.expand(-1, 3, *tensor.shape[2:]))
+    axes = model.distribution.noise_axes
+    moved_noise = {name: get_group(group).act(everywhere, part, axes[name]) for name, part in noise.items()}
+    here = act(h, model.estimate(x, noise=noise).mean, group, output)
+    there = model.estimate(act(h, x, group, inputs), noise=moved_noise).mean
+    torch.testing.assert_close(there, here, rtol=1e-9, atol=1e-9)
+
+
+def test_the_module_alone_is_not_equivariant():
+    for case, (group, inputs, output, *_) in CASES.items():
+        model, x = make(case, "none")
+        h = get_group(group).haar(model.encode(x).node_mask, 1)
+        difference = model(act(h, x, group, inputs)) - act(h, model(x), group, output)
+        assert difference.abs().max() > 1e-3, case
+        torch.testing.assert_close(model(x), model.module(x), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_the_learned_distribution_trains(case):
+    model, x = make(case, "learned")
+    model.train()
+    result = model.estimate(x, num_samples=2)
+    loss = result.mean.square().sum()
+    if result.regularizer is not None:
+        loss = loss + 0.1 * result.regularizer
+    loss.backward()
+    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not missing
+    interface = [parameter.grad for parameter in model.distribution.interface.parameters()]
+    assert max(float(gradient.abs().max()) for gradient in interface) > 0
+
+
+def test_an_exact_average_over_a_finite_group_is_the_sum_over_its_elements():
+    model, x = make("C_4 on images", "exact")
+    expected = torch.stack([model.module(torch.rot90(x, turns, (-2, -1))) for turns in range(4)]).mean(dim=0)
+    result = model.estimate(x)
+    torch.testing.assert_close(result.mean, expected, rtol=1e-12, atol=1e-12)
+    assert result.standard_error is None
+    assert result.group_elements.shape == (3, 4)
+
+
+def test_named_inputs_reach_the_module_by_name():
+    model = lps_hf.symmetrize(TwoInputs(), group="S_n x E(3)", inputs={"points": "n p", "pairs": "n n 1"}, output="n p")
+    points, pairs = torch.randn(2, 4, 3), torch.rand(2, 4, 4, 1)
+    assert model(points=points, pairs=pairs).shape == (2, 4, 3)
+    with pytest.raises(ValueError, match=r"inputs: expected the keyword arguments points, pairs, got 2 positional"):
+        model(points, pairs)
+    with pytest.raises(ValueError, match=r"inputs: expected points, pairs, got points\."):
+        model(points=points)
+
+
+def test_number_of_samples_follows_the_mode():
+    model, x = make("S_n on sets", "learned", num_samples=2, num_eval_samples=5)
+    assert model.estimate(x).group_elements.shape == (3, 5, 4)
+    assert model.train().estimate(x).group_elements.shape == (3, 2, 4)
+    assert model.estimate(x, num_samples=7).group_elements.shape == (3, 7, 4)
+
+
+def test_the_standard_error_is_that_of_independent_repetitions():
+    model, x = make("S_n x SO(3)", "learned")
+    with torch.no_grad():
+        many = torch.stack([model(x, num_samples=8) for _ in range(200)])
+        reported = torch.stack([model.estimate(x, num_samples=8).standard_error for _ in range(200)]).square().mean(dim=0).sqrt()
+    ratio = reported / many.std(dim=0)
+    assert ((ratio > 0.85) & (ratio < 1.18)).all(), ratio
+
+
+def test_padding_comes_in_and_goes_out_as_zero():
+    model = lps_hf.symmetrize(
+        nn.Sequential(nn.Flatten(), nn.Linear(15, 15), nn.Unflatten(1, (5, 3))), "E(3)", inputs="n p", output="n p"
+    ).double()
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    noise = model.distribution.draw_noise(model.encode(x, node_mask=mask), 2)
+    first = model.estimate(x, node_mask=mask, noise=noise).mean
+    second = model.estimate(torch.where(mask.unsqueeze(-1), x, 77.0), node_mask=mask, noise=noise).mean
+    assert torch.equal(first, second)
+    assert not first[1, 3:].any()
+
+
+def test_a_symmetrized_module_is_saved_and_loaded_as_any_other(tmp_path):
+    model, x = make("S_n x SO(3)", "learned")
+    other, _ = make("S_n x SO(3)", "learned")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    noise = model.distribution.draw_noise(model.encode(x), 2)
+    assert torch.equal(model.estimate(x, noise=noise).mean, other.estimate(x, noise=noise).mean)
+
+
+NETWORK = flat_network(12, 4, 3)
+REFUSED = {
+    "module": (lambda: lps_hf.symmetrize(torch.relu, "S_n", "n 3", "n 3"), TypeError, "module: expected a torch.nn.Module"),
+    "group": (lambda: lps_hf.symmetrize(NETWORK, "S_m", "n 3", "n 3"), ValueError, "group: expected one of 'S_n'"),
+    "axis": (lambda: lps_hf.symmetrize(NETWORK, "S_n", "n v", "n 3"), ValueError, "does not act on axis 'v'"),
+    "output axis": (lambda: lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n v"), ValueError, "output 'n v': the group S_n does not"),
+    "no inputs": (lambda: lps_hf.symmetrize(NETWORK, "S_n", {}, "n 3"), ValueError, "inputs: expected at least one"),
+    "kind": (lambda: lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n 3", "best"), ValueError, "distribution: expected one of"),
+    "frame of images": (
+        lambda: lps_hf.symmetrize(NETWORK, "C_4", "h w", "2", "frame"),
+        ValueError,
+        "for the group C_4, got 'frame'",
+    ),
+    "count": (lambda: lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n 3", num_samples=0), ValueError, "num_samples: expected at"),
+    "count type": (
+        lambda: lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n 3", num_samples=1.5),
+        TypeError,
+        "num_samples: expected an",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_wrong_arguments_are_refused(name):
+    call, kind, message = REFUSED[name]
+    with pytest.raises(kind) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+WRONG_INPUTS = {
+    "channels": (torch.randn(2, 4, 2), ValueError, "input: expected shape (batch, n, 3), got (2, 4, 2)"),
+    "axes": (torch.randn(4, 3), ValueError, "input: expected shape (batch, n, 3), got (4, 3)"),
+    "type": (torch.ones(2, 4, 3, dtype=torch.int64), TypeError, "input: expected a tensor of floating point numbers"),
+    "NaN": (torch.full((2, 4, 3), torch.nan), ValueError, "input: expected finite numbers"),
+}
+
+
+@pytest.mark.parametrize("name", list(WRONG_INPUTS))
+def test_wrong_inputs_are_refused(name):
+    tensor, kind, message = WRONG_INPUTS[name]
+    with pytest.raises(kind) as caught:
+        lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n 3")(tensor)
+    assert message in str(caught.value)
+
+
+def test_a_module_that_returns_something_else_is_refused():
+    model = lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n n 1")
+    with pytest.raises(ValueError, match=r"module: expected it to return a tensor with the axes \(batch, n, n, 1\)"):
+        model(torch.randn(2, 4, 3))
