@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lps_hf.models.elements import Element, Permutation, ProductElement
 from lps_hf.models.group import Group
+from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSForNodeClassification
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 from lps_hf.models.representations import Representation
 from lps_hf.models.symmetrization import mask_nodes
@@ -55,16 +56,31 @@ def act_on_batch(group: Group, elements: Element, batch: Mapping[str, Tensor]) -
     parts = elements.factors if isinstance(elements, ProductElement) else (elements,)
     for part in parts:
         if isinstance(part, Permutation):
-            for key in ("edge_index", "pair_index"):
+            for key, mask in (("edge_index", moved.get("edge_mask")), ("pair_index", None)):
                 if moved.get(key) is not None:
-                    ends = moved[key].flatten(1)
-                    moved[key] = part.index[:, 0].gather(1, ends).view_as(moved[key])
+                    ends = moved[key]
+                    # Padding may point anywhere, and stays as it is.
+                    valid = torch.ones_like(ends[:, 0], dtype=torch.bool) if mask is None else mask
+                    valid = valid.unsqueeze(1)
+                    renamed = part.index[:, 0].gather(1, ends.masked_fill(~valid, 0).flatten(1)).view_as(ends)
+                    moved[key] = torch.where(valid, renamed, ends)
     return moved
 
 
 def _output_of(model: LPSPreTrainedModel, batch: Mapping[str, Any], **kwargs: Any) -> Tensor:
     outputs = model(**{key: value for key, value in batch.items() if key != "labels"}, **kwargs)
     return outputs.output if "output" in outputs else outputs.logits
+
+
+def _output_axes(model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> Representation:
+    """The axes of what a model or head returns."""
+    output = model.config.output_representation
+    if isinstance(model, LPSForNodeClassification):
+        return Representation(output.axes[-2:])  # of pairs of nodes, the head reads the diagonal
+    if isinstance(model, LPSForLinkPrediction):
+        pairs = batch.get("pair_index")
+        return Representation(("n", "n")) if pairs is None else Representation((pairs.shape[-1],))
+    return output
 
 
 @torch.no_grad()
@@ -98,7 +114,7 @@ def equivariance_error(
         ValueError: If `num_group_elements` or `num_samples` is less than 1, or the batch has no nodes.
     """
     base: LPSModel = model if isinstance(model, LPSModel) else getattr(model, model.base_model_prefix)
-    group, output = base.group, base.config.output_representation
+    group, output = base.group, _output_axes(model, batch)
     inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}
     node_mask = base.encode(**inputs).node_mask
     if node_mask.shape[1]:

@@ -5,7 +5,8 @@
 
 Random base networks f are symmetrized over S_n on graphs with inner symmetries. φ(x) is equivariant only if it is equal on the
 nodes of an orbit. The mean over k draws of an equivariant distribution is so up to an error that falls as 1/√k;
-canonicalization, which puts such nodes into one order for good, is not, at any k (arXiv 2306.02866, section 2 and appendix).
+canonicalization, which puts such nodes into one order for good, is not, at any k (the experiment on inner symmetries of
+arXiv 2306.02866).
 
 Every within-orbit difference of outputs is compared with its paired standard error s/√k, s the standard deviation of the
 difference over all draws. Differences are in units of the base network's own spread: the standard deviation of its output over
@@ -26,7 +27,8 @@ from lps_hf.data import inner_symmetric_graphs
 from lps_hf.evaluation.experiment_figures import inner_symmetry_figure
 from lps_hf.models.configuration_base_networks import MLPBaseConfig
 
-# By name: the distribution, and whether all draws for an input are one and the same element.
+# By name: the distribution, and whether all draws for an input are one and the same element. Canonical orders with ties redrawn
+# are frames, so equivariant, up to rounding: where the terms of float32 scores cancel, rounding decides a share of the ties.
 SYMMETRIZATIONS = {
     "learned": ("learned", False),
     "canonical": ("canonical", True),
@@ -167,18 +169,20 @@ def report(outputs: dict[str, dict[str, np.ndarray]], counts: list[int]) -> dict
 
 
 def summarize(outputs: np.ndarray, pairs: np.ndarray, counts: list[int], unit: float) -> dict | None:
-    """By number of draws: the largest difference over pairs for each model, largest |z| over all, and root mean square z.
+    """By number of draws: the largest difference over pairs (its mean, least and greatest over models), and z over all.
 
     The root mean square of z is 1 where differences are pure noise. z is `None` (JSON has no infinity) where a difference has no
     error bar, and all is `None` without pairs.
     """
     if pairs.shape[1] == 0:
         return None
-    table: dict = {"largest": [], "largest_z": [], "rms_z": []}
+    table: dict = {"mean": [], "least": [], "greatest": [], "largest_z": [], "rms_z": []}
     for count in counts:
         size, z = differences(outputs, pairs, count)
         finite = bool(np.isfinite(z).all())
-        table["largest"].append((size.max(axis=1) / unit).tolist())
+        largest = size.max(axis=1) / unit
+        for name, value in (("mean", largest.mean()), ("least", largest.min()), ("greatest", largest.max())):
+            table[name].append(float(value))
         table["largest_z"].append(float(z.max()) if finite else None)
         table["rms_z"].append(float(np.sqrt(np.square(z).mean())) if finite else None)
     return table
@@ -193,12 +197,15 @@ def print_table(results: dict) -> None:
         for graph, entry in results["graphs"].items():
             for kind, table in entry[where].items():
                 if table is not None:
-                    print(f"{graph:<14}{kind:<26}" + "".join(_cell(*column).ljust(24) for column in zip(*table.values(), strict=True)))
+                    print(
+                        f"{graph:<14}{kind:<26}"
+                        + "".join(_cell(*column).ljust(24) for column in zip(*table.values(), strict=True))
+                    )
 
 
-def _cell(largest: list[float], largest_z: float | None, rms_z: float | None) -> str:
+def _cell(mean: float, _least: float, _greatest: float, largest_z: float | None, rms_z: float | None) -> str:
     z = "∞" if largest_z is None else f"{largest_z:.1f}, {rms_z:.2f}"
-    return f"{np.mean(largest):.4f} ({z})"
+    return f"{mean:.4f} ({z})"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import argparse
 import collections
 import functools
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
 from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 
@@ -66,6 +68,10 @@ OVERRIDDEN_TESTS = {
     "children; here it is the read-out of the base function.",
     "test_enable_input_require_grads_with_gradient_checkpointing": "The mixin looks for a gradient on input "
     "embeddings; here one has to reach the first layer through reentrant checkpoints, with all before it frozen.",
+    "test_batching_equivalence": "The mixin takes single rows of tensors, and noise is a dict of them; here the group "
+    "elements are given instead.",
+    "test_model_main_input_name": "The mixin expects the main input as first argument; a task head has its labels there "
+    "and hands the inputs on to LPSModel, whose argument it has to be.",
     "test_reverse_loading_mapping": "The mixin expects the older names of a backbone's weights by default; here they are "
     "written on request, because Trainer reads a checkpoint without renaming.",
 }
@@ -116,7 +122,7 @@ class LPSModelTester:
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[LPSConfig, dict[str, Any]]:
-        """Return the configuration and graphs of different sizes, with noise that makes the model deterministic."""
+        """Return the configuration and graphs of different sizes."""
         config = self.get_config()
         sizes = torch.arange(self.batch_size) % 4 + self.num_nodes - 3
         edge_counts = torch.arange(self.batch_size) % 3 + self.num_edges - 2
@@ -132,20 +138,21 @@ class LPSModelTester:
         inputs["edge_index"] = ends.long()
         inputs["node_mask"] = torch.arange(self.num_nodes) < sizes.unsqueeze(1)
         inputs["edge_mask"] = torch.arange(self.num_edges) < edge_counts.unsqueeze(1)
-        inputs["noise"] = self.make_noise(config)
         return config, {name: tensor.to(torch_device) for name, tensor in inputs.items()}
 
-    def make_noise(self, config: LPSConfig) -> Tensor:
-        """Return noise of the shape that `LPSModel.draw_noise` gives, always the same."""
-        channels = 1 + config.input_representations["node_features"].num_channels
+    def make_noise(self, config: LPSConfig) -> dict[str, Tensor]:
+        """Return noise of the shapes that `LPSModel.draw_noise` gives, always the same: it makes the model deterministic."""
+        channels = config.input_representations["node_features"].num_channels
         generator = torch.Generator().manual_seed(0)
-        return torch.rand(self.batch_size, self.num_samples, self.num_nodes, channels, generator=generator)
+        shape = (self.batch_size, self.num_samples, self.num_nodes)
+        noise = {"S_n": torch.rand(shape, generator=generator), "interface": torch.rand(*shape, channels, generator=generator)}
+        return {name: part.to(torch_device) for name, part in noise.items()}
 
 
 class CommonTests:
     """What both model classes share beside the mixin: the tester, and the overridden tests."""
 
-    additional_model_inputs = ("node_categories", "edge_categories", "node_mask", "edge_mask", "noise")
+    additional_model_inputs = ("node_categories", "edge_categories", "node_mask", "edge_mask")
     test_resize_embeddings = False
     test_can_init_all_missing_weights_before_2023 = True  # the file has no copyright year, but the model is a new one
     _is_composite = True
@@ -156,9 +163,9 @@ class CommonTests:
 
     def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
-        if "noise" in inputs and inputs["noise"].dim() != 4:
-            # The attention test knows `noise` as that of ViTMAE, one number per patch, and has replaced ours.
-            inputs["noise"] = self.model_tester.make_noise(self.model_tester.get_config()).to(torch_device)
+        if "group_elements" not in inputs:
+            # Not before: the mixin takes all inputs for tensors, and noise is a dict of them.
+            inputs["noise"] = self.model_tester.make_noise(self.model_tester.get_config())
         return inputs
 
     def test_config(self) -> None:
@@ -173,6 +180,18 @@ class CommonTests:
         given, own = config.backbone_config.to_dict(), backbone.model.config.to_dict()
         geometry = {"image_size": backbone.grid_size, "patch_size": 1, "num_channels": backbone.hidden_size}
         assert own | {"dtype": None} == given | geometry | {"dtype": None}
+
+    def test_batching_equivalence(self, **options: Any) -> None:
+        def prepare() -> tuple[LPSConfig, dict[str, Any]]:
+            config, inputs = LPSModelTester(self).prepare_config_and_inputs_for_common()
+            elements = get_group(config.group).haar(inputs["node_mask"], self.model_tester.num_samples)
+            return config, {**inputs, "group_elements": elements.tensors}
+
+        with unittest.mock.patch.object(self.model_tester, "prepare_config_and_inputs_for_common", prepare):
+            super().test_batching_equivalence(**options)
+
+    def test_model_main_input_name(self) -> None:
+        assert self._model_class.main_input_name in inspect.signature(LPSModel.forward).parameters
 
     def test_sdpa_can_dispatch_composite_models(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -265,20 +265,15 @@ def _image_config(splits: Sequence[Dataset]) -> dict[str, Any]:
 
 def _sizes_of_points(splits: Sequence[Dataset]) -> tuple[int, int]:
     """Largest number of points in a row, and their dimension."""
-    shapes = set()
-    for rows in splits:
-        # As arrays: a list of Python numbers per point would take minutes on large clouds.
-        for number, points in enumerate(rows.with_format("numpy")["positions"]):
-            if np.ndim(points) != 2:
-                raise ValueError(
-                    f"column 'positions', row {number}: expected a list of points of one dimension, got other lists."
-                )
-            shapes.add(np.shape(points))
-    dimensions = {dimension for _, dimension in shapes}
+    largest = 0
+    dimensions: set[int] = set()
+    for points in chain(*(rows["positions"] for rows in splits)):
+        largest = max(largest, len(points))
+        dimensions.update(map(len, points))
     if len(dimensions) != 1:
-        got = ", ".join(map(str, sorted(dimensions))) or "no rows"
+        got = ", ".join(map(str, sorted(dimensions))) or "no points"
         raise ValueError(f"column 'positions': expected points of one dimension in all rows, got {got}.")
-    return max(count for count, _ in shapes), dimensions.pop()
+    return largest, dimensions.pop()
 
 
 def _stack(column: str, lists: Iterable[Sequence[Sequence[float]] | None]) -> np.ndarray:

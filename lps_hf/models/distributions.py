@@ -40,7 +40,7 @@ class EquivariantDistribution(nn.Module):
     | kind | scores |
     | --- | --- |
     | learned | the interface network on x with noise: the paper's probabilistic symmetrization |
-    | canonical | the same network without noise: canonicalization, equivariant in mean only where nothing ties |
+    | canonical | the same network without noise, ties broken at random: canonicalization |
     | frame | a predefined frame, at random among its elements: frame averaging |
     | haar | noise alone: group averaging |
     | exact | every element of the frame, or of a finite group: no randomness where the frame is finite |

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import permutations as all_orders
 from itertools import pairwise, product
+from itertools import permutations as all_orders
 
 import numpy as np
 import torch

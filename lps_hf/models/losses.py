@@ -28,14 +28,7 @@ def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = No
         by_type = "single_label_classification" if integer else "multi_label_classification"
         problem_type = "regression" if num_labels == 1 else by_type
     if problem_type == "single_label_classification":
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"labels: expected class numbers of type int64, got {labels.dtype}. Call .long().")
-        if labels.shape != (batch,):
-            raise ValueError(f"labels: expected shape ({batch},), got {tuple(labels.shape)}.")
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-            wrong = ((labels < 0) | (labels >= num_labels)) & (labels != -100)
-            if bool(wrong.any()):
-                raise ValueError(f"labels: expected 0 to {num_labels - 1}, or -100 for missing, got {int(labels[wrong][0])}.")
+        _check_classes(labels, batch, num_labels)
         # Not the mean that cross_entropy takes: it is NaN where every label is missing.
         total = F.cross_entropy(logits, labels.long(), ignore_index=-100, reduction="sum")
         return total / (labels != -100).sum().clamp(min=1)
@@ -56,6 +49,17 @@ def invariant_loss(logits: Tensor, labels: Tensor, problem_type: str | None = No
     else:
         losses = (logits - labels).square()
     return losses.masked_fill(~known, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def _check_classes(labels: Tensor, batch: int, num_labels: int) -> None:
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels: expected class numbers of type int64, got {labels.dtype}. Call .long().")
+    if labels.shape != (batch,):
+        raise ValueError(f"labels: expected shape ({batch},), got {tuple(labels.shape)}.")
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        wrong = ((labels < 0) | (labels >= num_labels)) & (labels != -100)
+        if bool(wrong.any()):
+            raise ValueError(f"labels: expected 0 to {num_labels - 1}, or -100 for missing, got {int(labels[wrong][0])}.")
 
 
 def node_loss(logits: Tensor, labels: Tensor, node_mask: Tensor | None = None, class_weighted: bool = False) -> Tensor:
@@ -81,7 +85,7 @@ def node_loss(logits: Tensor, labels: Tensor, node_mask: Tensor | None = None, c
     flat, labels = logits.flatten(0, 1), labels.flatten()
     if not class_weighted:
         return invariant_loss(flat, labels, "single_label_classification")
-    invariant_loss(flat[:0], labels[:0], "single_label_classification")  # refuses other types
+    _check_classes(labels, *flat.shape)
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     known = (labels >= 0).to(flat.dtype)
     counts = torch.zeros_like(flat[0]).scatter_add(0, labels.clamp(min=0), known)

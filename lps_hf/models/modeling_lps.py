@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ class LPSPreTrainedModel(PreTrainedModel):
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
         **config_kwargs: Any,
-    ) -> "LPSPreTrainedModel":
+    ) -> Self:
         """Symmetrize a pretrained backbone: its weights are loaded, projections, interface and read-out are new.
 
         Args:

@@ -14,15 +14,8 @@ from .groups import get_group
 from .representations import Representation
 from .row_batches import as_rows, pad_nodes, stack_images
 from .row_checks import FeatureSpec, as_array, check_features, check_graph, check_index, check_points
-from .row_images import check_image, check_pillow, check_pixel_values, make_image_processor, process_images
-from .row_labels import (
-    LABEL_KEYS,
-    check_label,
-    check_node_labels,
-    check_pair_labels,
-    check_target_positions,
-    label_kind,
-)
+from .row_images import check_image_row, check_pillow, make_image_processor, process_images
+from .row_labels import LabelSpec, check_labels, label_kind
 
 
 @lru_cache(maxsize=8192)
@@ -41,28 +34,25 @@ def _cached_frame_ranks(frame: str, num_nodes: int, edges: bytes, node_colors: b
 class LPSProcessor(ProcessorMixin):
     r"""Turns rows of a data set into the batch of `LPSModel` and its heads; `from_config` makes the one that fits a model.
 
-    A row is a dictionary. What it needs follows from the model's inputs, and its labels from the model's output:
+    A row is a dictionary. What it has to hold follows from the model's inputs, and its label from the model's output:
 
-    | rows of | keys | batch keys |
+    | inputs | keys of a row |
+    | --- | --- |
+    | node and edge features | `edge_index` (two lists of node numbers), `num_nodes`, `node_feat`, `edge_attr` (a list per edge) |
+    | positions, velocities, charges | the same (d numbers per node, one for charges); the keys of graphs where they are read |
+    | pixel_values | `image` (a PIL image, or whole numbers of shape height, width, channels), or `pixel_values` |
+
+    | output | label of a row | `labels` of the batch |
     | --- | --- | --- |
-    | graphs | `edge_index` (two lists of node numbers), `num_nodes`, `node_feat` (a list per node), `edge_attr` (one per edge) \
-    | `edge_index`, `node_mask`, `edge_mask`, `node_categories` or `node_features`, `edge_categories` or `edge_features`, \
-    `frame_ranks` |
-    | points | `positions`, `velocities` (d numbers per node), `charges` (a number per node), `node_feat`; `edge_index` and \
-    `edge_attr` where `inputs` has edge features | `positions`, `velocities`, `charges`, `node_mask`, … |
-    | images | `image` (a PIL image, or whole numbers of shape height, width, channels), or `pixel_values` | `pixel_values` |
+    | "c" | `y`, of an image `label` or `labels` | one class (batch,) int64, or targets (batch, num_labels) float32 |
+    | "n c", "n n c" | `y`: a class per node | (batch, nodes) int64, -100 on padding |
+    | "n n 1" | `edge_label`: 0 or 1 for each pair of `edge_label_index` | (batch, pairs) float32, NaN on padding |
+    | "n p", "n v" | `target_positions` (d numbers per node) | (batch, nodes, d) float32, NaN on padding |
 
-    | output | labels in the row | batch keys |
-    | --- | --- | --- |
-    | "c" | `y`, of an image `label` or `labels` | `labels`: a class (batch,) int64, or targets (batch, num_labels) float32 |
-    | "n c", "n n c" | `y`: a class per node | `labels` (batch, nodes) int64, -100 on padding |
-    | "n n 1" | `edge_label_index`, the pairs to score (two lists), and `edge_label`, 0 or 1 for each | `pair_index` (batch, 2, \
-    pairs), 0 on padding, and `labels` (batch, pairs) float32, NaN on padding |
-    | "n p", "n v" | `target_positions` (d numbers per node) | `labels` (batch, nodes, d) float32, NaN on padding |
-
-    A missing label is `None` or NaN, and for classes also -100. Columns that nothing of this names (`smiles`, `id`, …) are left
-    alone. Every row is checked, so that a model never sees an impossible one. `LPSModel`, having no loss, takes neither `labels`
-    nor `pair_index`: pop them from its batch.
+    The other keys of the batch are those of `LPSModel.forward`, with zeros on padding; the pairs become `pair_index` (batch, 2,
+    pairs). A missing label is `None` or NaN, and for classes also -100. Keys that nothing of this names (`smiles`, `id`, …) are
+    left alone. Every row is checked, so that a model never sees an impossible one. `LPSModel`, having no loss, takes neither
+    `labels` nor `pair_index`: pop them from its batch.
 
     Args:
         max_nodes (`int`): Largest graph that the model takes.
@@ -128,7 +118,9 @@ class LPSProcessor(ProcessorMixin):
         self.dimension = dimension
         self.image_processor = make_image_processor(image_processor) if isinstance(image_processor, Mapping) else image_processor
         self._derive_specs()
-        if self.frame and (self._point_widths or self._image_channels is not None):
+        if image_processor is not None and self._image_channels is None:
+            raise ValueError(f"image_processor: expected None for the inputs {', '.join(self.inputs)}, which are no images.")
+        if self.frame and not self._reads_graphs:
             raise ValueError(
                 f"frame: expected None for the inputs {', '.join(self.inputs)}, got {frame!r}. It is that of a graph."
             )
@@ -143,7 +135,9 @@ class LPSProcessor(ProcessorMixin):
             # They are made of positions, and with two channels of charges too.
             widths = {"positions": self.dimension, **({"charges": 1} if channels["pair_features"] == 2 else {}), **widths}
         self._point_widths = widths
-        self._reads_edges = self._image_channels is None and (not widths or "edge_features" in axes)
+        # What else has edges; points and images have them only where the model reads their features.
+        self._reads_graphs = not widths and self._image_channels is None
+        self._reads_edges = self._reads_graphs or "edge_features" in axes
         self._node_spec, self._edge_spec = (
             FeatureSpec(row_key, f"{kind}_categories", field, categories if field in axes else None, channels.get(field))
             for row_key, kind, field, categories in (
@@ -151,7 +145,8 @@ class LPSProcessor(ProcessorMixin):
                 ("edge_attr", "edge", "edge_features", self.edge_categories),
             )
         )
-        self._label_kind = label_kind(Representation.parse(self.output or str(self.num_labels)), axes)
+        output = Representation.parse(self.output or str(self.num_labels))
+        self._label_spec = LabelSpec(label_kind(output, axes), self.num_labels, self.problem_type, self.dimension)
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -259,7 +254,7 @@ class LPSProcessor(ProcessorMixin):
         names += self._point_widths
         for spec in (self._node_spec, self._edge_spec) if self._reads_edges else (self._node_spec,):
             names += [spec.categories_key] if spec.categories else [spec.features_key] if spec.channels else []
-        names += ["pair_index"] if self._label_kind == "link" else []
+        names += ["pair_index"] if self._label_spec.kind == "link" else []
         return names + (["frame_ranks"] if self.frame else [])
 
     def __call__(
@@ -284,33 +279,37 @@ class LPSProcessor(ProcessorMixin):
         """
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
             raise ValueError(f"pad_to_multiple_of: expected at least 1, got {pad_to_multiple_of}.")
+        checked = [self._check_row(row, f"row {number}") for number, row in enumerate(as_rows(rows))]
         if self._image_channels is None:
-            checked = [self._check_row(row, f"row {number}") for number, row in enumerate(as_rows(rows))]
-            batch = pad_nodes(checked, self._label_kind, pad_to_multiple_of or 1)
+            batch = pad_nodes(checked, self._label_spec.kind, pad_to_multiple_of or 1)
         else:
-            checked = [self._check_image_row(row, f"row {number}") for number, row in enumerate(as_rows(rows))]
-            self._process_images(checked)
-            batch = stack_images(checked)
+            batch = stack_images(process_images(checked, self.image_processor))
         return BatchFeature({key: np.ascontiguousarray(array) for key, array in batch.items()}, return_tensors)
 
     def add_frame(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Add the column `frame_ranks` to a row, for `dataset.map`: the frame is then stored with the data."""
+        """Add the column `frame_ranks` to the row of a graph, for `dataset.map`: the frame is then stored with the data."""
+        if not self._reads_graphs:
+            raise ValueError(f"add_frame: expected a processor of graphs, got one of {', '.join(self.inputs)}.")
         return {**row, "frame_ranks": self._frame_ranks(self._check_structure(row, "row"), self.frame or "laplacian").tolist()}
 
     def _check_row(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        checked = self._check_structure(row, where)
-        if self.frame:
-            checked["frame_ranks"] = self._given_frame_ranks(row, where, checked["num_nodes"])
-            if checked["frame_ranks"] is None:
-                checked["frame_ranks"] = self._frame_ranks(checked, self.frame)
-        if self._label_kind == "link" and row.get("edge_label_index") is not None:
-            checked["pair_index"] = check_index(row, "edge_label_index", where, checked["num_nodes"])
-        self._add_labels(checked, row, where)
+        if self._image_channels is not None:
+            checked = check_image_row(row, where, self._image_channels)
+        else:
+            checked = self._check_structure(row, where)
+            if self.frame:
+                checked["frame_ranks"] = self._given_frame_ranks(row, where, checked["num_nodes"])
+                if checked["frame_ranks"] is None:
+                    checked["frame_ranks"] = self._frame_ranks(checked, self.frame)
+            if self._label_spec.kind == "link" and row.get("edge_label_index") is not None:
+                checked["pair_index"] = check_index(row, "edge_label_index", where, checked["num_nodes"])
+        labels = check_labels(row, where, self._label_spec, checked)
+        if labels is not None:
+            checked["labels"] = labels
         return checked
 
     def _check_structure(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Nodes, edges and what they carry, by batch key."""
-        _check_mapping(row, where, "'positions'" if self._point_widths else "'edge_index' and 'num_nodes'")
         if self._point_widths:
             checked = check_points(row, where, self._point_widths, self.max_nodes)
             if self._reads_edges:
@@ -339,50 +338,6 @@ class LPSProcessor(ProcessorMixin):
         if frame == "canonical_labelling":
             colors = (_colors(checked, "node"), _colors(checked, "edge"))
         return _cached_frame_ranks(frame, checked["num_nodes"], checked["edge_index"].tobytes(), *colors)
-
-    def _add_labels(self, checked: dict[str, Any], row: Mapping[str, Any], where: str) -> None:
-        kind = self._label_kind
-        key = next((key for key in LABEL_KEYS.get(kind, ()) if row.get(key) is not None), None)
-        if key is None:
-            return
-        label, place = row[key], f"{where}: {key}"
-        if kind == "graph":
-            checked["labels"] = check_label(label, place, self.num_labels, self.problem_type)
-        elif kind == "image":
-            checked["labels"] = check_label(label, place, self.num_labels, self.problem_type or "single_label_classification")
-        elif kind == "node":
-            checked["labels"] = check_node_labels(label, place, self.num_labels, checked["num_nodes"])
-        elif kind == "position":
-            checked["labels"] = check_target_positions(label, place, checked["num_nodes"], self.dimension)
-        elif "pair_index" not in checked:
-            raise ValueError(f"{place}: expected the pairs it belongs to in edge_label_index, got none.")
-        else:
-            checked["labels"] = check_pair_labels(label, place, checked["pair_index"].shape[1])
-
-    def _check_image_row(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        _check_mapping(row, where, "'image'")
-        checked: dict[str, Any] = {}
-        if row.get("pixel_values") is not None:
-            checked["pixel_values"] = check_pixel_values(row["pixel_values"], f"{where}: pixel_values", self._image_channels)
-        elif row.get("image") is not None:
-            checked["image"] = check_image(row["image"], f"{where}: image", self._image_channels)
-        else:
-            raise ValueError(f"{where}: expected the key 'image' or 'pixel_values', got only {sorted(row)}.")
-        self._add_labels(checked, row, where)
-        return checked
-
-    def _process_images(self, checked: list[dict[str, Any]]) -> None:
-        """Add the pixel values of raw images, all at once: image processors are fast so."""
-        raw = [row for row in checked if "image" in row]
-        if raw:
-            processed = process_images([row["image"] for row in raw], self.image_processor)
-            for row, pixel_values in zip(raw, processed, strict=True):
-                row["pixel_values"] = pixel_values
-
-
-def _check_mapping(row: Any, where: str, keys: str) -> None:
-    if not isinstance(row, Mapping):
-        raise TypeError(f"{where}: expected a dictionary with {keys}, got {type(row).__name__}.")
 
 
 def _colors(checked: Mapping[str, Any], kind: str) -> bytes:

@@ -73,6 +73,16 @@ def require(row: Mapping[str, Any], key: str, where: str) -> Any:
     return value
 
 
+def check_mapping(row: Any, where: str, keys: str) -> None:
+    """Refuse a row that is no dictionary.
+
+    Raises:
+        TypeError: Naming the keys that it needs.
+    """
+    if not isinstance(row, Mapping):
+        raise TypeError(f"{where}: expected a dictionary with {keys}, got {type(row).__name__}.")
+
+
 def check_graph(row: Mapping[str, Any], where: str, max_nodes: int) -> dict[str, Any]:
     """Check the structure of a graph.
 
@@ -88,6 +98,7 @@ def check_graph(row: Mapping[str, Any], where: str, max_nodes: int) -> dict[str,
         ValueError: If there is no such graph.
         TypeError: If a value has the wrong type.
     """
+    check_mapping(row, where, "'edge_index' and 'num_nodes'")
     edge_index = _check_index(row, "edge_index", where)
     num_nodes = row.get("num_nodes")
     if num_nodes is None:
@@ -139,6 +150,7 @@ def check_points(row: Mapping[str, Any], where: str, widths: Mapping[str, int], 
         ValueError: If a key is missing, has the wrong shape or a number that is not finite, or there are no or too many nodes.
         TypeError: If there is something else than numbers.
     """
+    check_mapping(row, where, " and ".join(map(repr, widths)))
     checked: dict[str, Any] = {}
     # Who says how many nodes there are: the row itself where it does, otherwise its first field.
     counted_by, num_nodes = "num_nodes", None
@@ -221,10 +233,11 @@ def _check_ends(index: np.ndarray, num_nodes: int, where: str) -> None:
 
 def _check_count(given: Any, where: str, max_nodes: int, noun: str = "") -> int:
     """A number of nodes; `noun` follows it in messages where the key does not say what is counted."""
-    count = as_array(given, where)
-    if count.ndim or count.dtype.kind == "b" or not np.isfinite(count) or count != count.round():
-        raise TypeError(f"{where}: expected a whole number, got {given!r}.")
-    num_nodes = int(count)
+    if type(given) is not int:  # as it nearly always is, and then there is nothing to check
+        count = as_array(given, where)
+        if count.ndim or count.dtype.kind == "b" or not np.isfinite(count) or count != count.round():
+            raise TypeError(f"{where}: expected a whole number, got {given!r}.")
+    num_nodes = int(given)
     if num_nodes < 1:
         raise ValueError(f"{where}: expected at least 1{noun.removesuffix('s')}, got {num_nodes}.")
     if num_nodes > max_nodes:

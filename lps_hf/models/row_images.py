@@ -10,7 +10,7 @@ import numpy as np
 from transformers import AutoImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, is_vision_available
 
-from .row_checks import as_array, as_finite_float32
+from .row_checks import as_array, as_finite_float32, check_mapping
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -45,22 +45,52 @@ def check_pillow() -> None:
         raise ImportError("image_processor: expected the package Pillow, which is not installed. Run 'pip install pillow'.")
 
 
-def check_image(image: Any, where: str, channels: int) -> np.ndarray:
-    """One image as an array.
+def check_image_row(row: Mapping[str, Any], where: str, channels: int) -> dict[str, Any]:
+    """Check the image of a row.
 
     Args:
-        image: A PIL image, which is converted to the model's number of channels, or whole numbers from 0 to 255 of shape
-            (height, width, channels); without the last axis where there is one channel.
-        where: Row and key, for messages.
+        row: With `image` or `pixel_values`.
+        where: Which row, for messages.
         channels: The model's number of channels.
 
     Returns:
-        `np.ndarray` of shape `(height, width, channels)` uint8.
+        `pixel_values` (channels, height, width) float32, or `image` (height, width, channels) uint8.
 
     Raises:
-        ValueError: If the shape is wrong, or a number out of range.
-        TypeError: If there is something else than whole numbers.
+        ValueError: If there is no image, its shape is wrong or a number out of range.
+        TypeError: If it is none.
     """
+    check_mapping(row, where, "'image'")
+    if row.get("pixel_values") is not None:
+        return {"pixel_values": _check_pixel_values(row["pixel_values"], f"{where}: pixel_values", channels)}
+    if row.get("image") is None:
+        raise ValueError(f"{where}: expected the key 'image' or 'pixel_values', got only {sorted(row)}.")
+    return {"image": _check_image(row["image"], f"{where}: image", channels)}
+
+
+def process_images(rows: list[dict[str, Any]], image_processor: Any) -> list[dict[str, Any]]:
+    """Turn the raw images of checked rows into pixel values, all at once, as image processors are fastest.
+
+    Args:
+        rows: With `image` (height, width, channels) uint8, or `pixel_values` already.
+        image_processor: An image processor of transformers; `None` divides by 255 and does nothing else.
+
+    Returns:
+        The same rows with `pixel_values` (channels, height, width) float32.
+    """
+    raw = [row for row in rows if "image" in row]
+    if raw and image_processor is not None:
+        images = [row["image"] for row in raw]
+        processed = image_processor(images=images, input_data_format="channels_last")["pixel_values"]
+    else:
+        processed = [row["image"].transpose(2, 0, 1) / np.float32(255) for row in raw]
+    for row, pixel_values in zip(raw, processed, strict=True):
+        row["pixel_values"] = np.asarray(pixel_values, dtype=np.float32)
+    return rows
+
+
+def _check_image(image: Any, where: str, channels: int) -> np.ndarray:
+    """A PIL image in the model's number of channels, or whole numbers from 0 to 255, as (height, width, channels) uint8."""
     if hasattr(image, "convert") and hasattr(image, "mode"):
         wanted = _MODES.get(channels, image.mode)
         image = image if image.mode == wanted else image.convert(wanted)
@@ -75,40 +105,11 @@ def check_image(image: Any, where: str, channels: int) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def check_pixel_values(pixel_values: Any, where: str, channels: int) -> np.ndarray:
-    """One image that an image processor has already been at.
-
-    Args:
-        pixel_values: Real numbers of shape (channels, height, width).
-        where: Row and key, for messages.
-        channels: The model's number of channels.
-
-    Returns:
-        `np.ndarray` of the same shape, float32.
-
-    Raises:
-        ValueError: If the shape is wrong, or a number not finite.
-        TypeError: If they are no real numbers.
-    """
+def _check_pixel_values(pixel_values: Any, where: str, channels: int) -> np.ndarray:
+    """What an image processor has already been at, (channels, height, width) float32."""
     array = as_array(pixel_values, where)
     if array.ndim != 3 or array.shape[0] != channels or 0 in array.shape:
         raise ValueError(f"{where}: expected shape ({channels}, height, width), got {array.shape}.")
     if array.dtype.kind != "f":
         raise TypeError(f"{where}: expected real numbers, got {array.dtype}. Raw images go into the key 'image'.")
     return as_finite_float32(array, where)
-
-
-def process_images(images: list[np.ndarray], image_processor: Any) -> list[np.ndarray]:
-    """Turn raw images into pixel values.
-
-    Args:
-        images: Arrays (height, width, channels) uint8.
-        image_processor: An image processor of transformers; `None` divides by 255 and does nothing else.
-
-    Returns:
-        Arrays (channels, height, width) float32.
-    """
-    if image_processor is None:
-        return [image.transpose(2, 0, 1).astype(np.float32) / 255 for image in images]
-    processed = image_processor(images=images, input_data_format="channels_last")["pixel_values"]
-    return [np.asarray(image, dtype=np.float32) for image in processed]

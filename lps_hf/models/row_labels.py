@@ -1,7 +1,7 @@
 """Checks of the labels of a row, one function for each kind of task."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,17 @@ LABEL_KEYS = {
 }
 # What stands for a missing label where rows of different lengths are padded.
 LABEL_PADDING = {"node": -100, "link": np.nan, "position": np.nan}
+
+
+class LabelSpec(NamedTuple):
+    """What labels a model is trained on."""
+
+    kind: str | None
+    """A key of `LABEL_KEYS`, or `None` for none."""
+    num_labels: int
+    problem_type: str | None
+    dimension: int
+    """Number of coordinates of a position."""
 
 
 def label_kind(output: Representation, inputs: Mapping[str, Any]) -> str | None:
@@ -41,22 +52,45 @@ def label_kind(output: Representation, inputs: Mapping[str, Any]) -> str | None:
     return "node" if letters in (("n",), ("n", "n")) else None
 
 
-def check_label(label: Any, where: str, num_labels: int, problem_type: str | None) -> np.ndarray:
-    """Check the label of a graph, a molecule, a point cloud or an image.
+def check_labels(row: Mapping[str, Any], where: str, spec: LabelSpec, checked: Mapping[str, Any]) -> np.ndarray | None:
+    """Check the label of a row; missing parts are `None` or NaN, for classes also -100.
 
     Args:
-        label: One class, or a number for each target; `None` or NaN where missing, for a class also -100.
-        where: Row and key, for messages.
-        num_labels: Number of classes or targets.
-        problem_type: As in `LPSConfig`; `None` infers it from the label.
+        row: The row.
+        where: Which row, for messages.
+        spec: What labels there are.
+        checked: The row's other content by batch key, with `num_nodes` and `pair_index` where there are any.
 
     Returns:
-        `np.ndarray` of shape `()` int64, or of shape `(num_labels,)` float32.
+        `None` where the row has no label; one class `()` int64 or targets (num_labels,) float32 of a graph or image; classes
+        (num_nodes,) int64 of nodes; (pairs,) float32 of links; (num_nodes, d) float32 of positions.
 
     Raises:
         ValueError: If there are too many or too few numbers, or one is out of range.
         TypeError: If there is something else than numbers, or half a class.
     """
+    for key in LABEL_KEYS[spec.kind] if spec.kind else ():
+        label = row.get(key)
+        if label is not None:
+            break
+    else:
+        return None
+    place = f"{where}: {key}"
+    if spec.kind == "graph":
+        return _check_label(label, place, spec.num_labels, spec.problem_type)
+    if spec.kind == "image":
+        return _check_label(label, place, spec.num_labels, spec.problem_type or "single_label_classification")
+    if spec.kind == "node":
+        return _check_node_labels(label, place, spec.num_labels, checked["num_nodes"])
+    if spec.kind == "position":
+        return _check_positions(label, place, (checked["num_nodes"], spec.dimension))
+    if "pair_index" not in checked:
+        raise ValueError(f"{place}: expected the pairs it belongs to in edge_label_index, got none.")
+    return _check_pair_labels(label, place, checked["pair_index"].shape[1])
+
+
+def _check_label(label: Any, where: str, num_labels: int, problem_type: str | None) -> np.ndarray:
+    """One class, or a number for each target, of a graph or an image."""
     values = np.atleast_1d(np.asarray(label, dtype=object))
     # Data sets made with PyG keep the labels of a graph as a matrix of one row.
     values = values[0] if values.ndim == 2 and len(values) == 1 else values
@@ -82,22 +116,8 @@ def check_label(label: Any, where: str, num_labels: int, problem_type: str | Non
     return np.array(int(number), dtype=np.int64)
 
 
-def check_node_labels(labels: Any, where: str, num_labels: int, num_nodes: int) -> np.ndarray:
-    """Check one class per node.
-
-    Args:
-        labels: As many numbers as nodes; `None`, NaN or -100 where missing.
-        where: Row and key, for messages.
-        num_labels: Number of classes.
-        num_nodes: Number of nodes.
-
-    Returns:
-        `np.ndarray` of shape `(num_nodes,)` int64, -100 where missing.
-
-    Raises:
-        ValueError: If there are too many or too few, or one is out of range.
-        TypeError: If there is something else than class numbers.
-    """
+def _check_node_labels(labels: Any, where: str, num_labels: int, num_nodes: int) -> np.ndarray:
+    """One class per node."""
     array = _numbers_or_missing(labels, where)
     if array.shape != (num_nodes,):
         raise ValueError(f"{where}: expected shape {(num_nodes,)}, one class per node, got {array.shape}.")
@@ -115,21 +135,8 @@ def check_node_labels(labels: Any, where: str, num_labels: int, num_nodes: int) 
     return array.astype(np.int64)
 
 
-def check_pair_labels(labels: Any, where: str, num_pairs: int) -> np.ndarray:
-    """Check 0 or 1 for each pair of `edge_label_index`.
-
-    Args:
-        labels: As many numbers as pairs; `None` or NaN where missing.
-        where: Row and key, for messages.
-        num_pairs: Number of pairs.
-
-    Returns:
-        `np.ndarray` of shape `(num_pairs,)` float32, NaN where missing.
-
-    Raises:
-        ValueError: If there are too many or too few, or another number.
-        TypeError: If there is something else than numbers.
-    """
+def _check_pair_labels(labels: Any, where: str, num_pairs: int) -> np.ndarray:
+    """0 or 1 for each pair."""
     array = _numbers_or_missing(labels, where)
     if array.shape != (num_pairs,):
         raise ValueError(f"{where}: expected shape {(num_pairs,)}, one number per pair of edge_label_index, got {array.shape}.")
@@ -140,25 +147,11 @@ def check_pair_labels(labels: Any, where: str, num_pairs: int) -> np.ndarray:
     return array
 
 
-def check_target_positions(positions: Any, where: str, num_nodes: int, dimension: int) -> np.ndarray:
-    """Check the later position of every node.
-
-    Args:
-        positions: As many lists as nodes of d numbers; `None` or NaN where missing.
-        where: Row and key, for messages.
-        num_nodes: Number of nodes.
-        dimension: d.
-
-    Returns:
-        `np.ndarray` of shape `(num_nodes, d)` float32, NaN where missing.
-
-    Raises:
-        ValueError: If the shape is wrong or a number infinite.
-        TypeError: If there is something else than numbers.
-    """
+def _check_positions(positions: Any, where: str, shape: tuple[int, int]) -> np.ndarray:
+    """The later position of every node."""
     array = _numbers_or_missing(positions, where)
-    if array.shape != (num_nodes, dimension):
-        raise ValueError(f"{where}: expected shape {(num_nodes, dimension)}, as positions, got {array.shape}.")
+    if array.shape != shape:
+        raise ValueError(f"{where}: expected shape {shape}, as positions, got {array.shape}.")
     return _check_no_infinity(array, where)
 
 

@@ -20,7 +20,7 @@ from lps_hf.testing import equivariance_error
 
 from .arguments import LPSTrainingArguments
 from .callbacks import LossProgressCallback
-from .graph_classification import write_results
+from .tasks import write_results
 from .trainer import LPSTrainer
 
 # Circular skip links: three 4-regular graphs of 13 nodes, in every node order. All nodes look alike to 1-WL.

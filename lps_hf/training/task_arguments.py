@@ -90,7 +90,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
         ValueError: If the recipe has a key that is no flag, or a needed argument is missing.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = HfArgumentParser((ModelArguments, DataArguments, LPSTrainingArguments))
+    groups: Any = (ModelArguments, DataArguments, LPSTrainingArguments)
+    parser = HfArgumentParser(groups)
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         recipe_file = arguments.pop(0)
         recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))

@@ -97,6 +97,7 @@ def prepare_task(
     inferred = infer_config(task_name, splits, data_arguments.problem_type)
     if training_arguments.num_eval_samples is not None:
         inferred["num_eval_samples"] = training_arguments.num_eval_samples
+    train_rows = splits["train"]
     for split in splits:
         most = data_arguments.max_train_samples if split == "train" else data_arguments.max_eval_samples
         if most is not None and most < len(splits[split]):
@@ -114,7 +115,7 @@ def prepare_task(
         processor=_make_processor(model.config, model_arguments),
         splits=splits,
         metric=metric_of(task_name, model.config.problem_type),
-        baseline=baseline_of(task_name, model.config.problem_type, splits["train"], splits["test"]),
+        baseline=baseline_of(task_name, model.config.problem_type, train_rows, splits["test"]),
     )
 
 
@@ -162,11 +163,12 @@ def save_run(task: Task, model: heads.LPSTaskModel, arguments: LPSTrainingArgume
         arguments: Where to.
         results: For `results.json`.
     """
-    save_checkpoint(model, task.processor, arguments.output_dir)
-    write_results(arguments.output_dir, results)
+    folder = Path(str(arguments.output_dir))
+    save_checkpoint(model, task.processor, folder)
+    write_results(folder, results)
     if arguments.push_to_hub:
         # Trainer.push_to_hub would leave out the code that the checkpoint needs.
-        repo_id = arguments.hub_model_id or Path(arguments.output_dir).name
+        repo_id = arguments.hub_model_id or folder.name
         publish(model, task.processor, repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)
 
 
@@ -183,8 +185,8 @@ def run_and_report(
     """
     results = train(None)
     if data_arguments.compare_with_scratch:
-        output_dir = arguments.output_dir
-        arguments.output_dir = str(Path(output_dir) / "scratch")
+        output_dir = Path(str(arguments.output_dir))
+        arguments.output_dir = str(output_dir / "scratch")
         arguments.push_to_hub, arguments.resume_from_checkpoint = False, None
         scratch = train(True)
         results["scratch"] = {key: value for key, value in scratch.items() if key != "baseline"}

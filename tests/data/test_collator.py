@@ -53,5 +53,5 @@ def test_a_data_loader_feeds_the_model(processor, num_workers):
 
 
 def test_an_empty_batch_is_refused(processor):
-    with pytest.raises(ValueError, match=r"^rows: expected at least one graph, got an empty batch\.$"):
+    with pytest.raises(ValueError, match=r"^rows: expected at least one row, got an empty batch\.$"):
         DataCollatorForGraphs(processor)([])

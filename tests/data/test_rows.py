@@ -6,10 +6,12 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
+from lps_hf.data import atom_clusters, charged_particles, digit_rows, folded_chains, pattern_graphs, shape_clouds
 from lps_hf.data.rows import TASK_COLUMNS, fold_splits, infer_config, labels_of, load_dataset_for, with_all_pairs
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_heads_lps import (
     LPSForGraphClassification,
+    LPSForImageClassification,
     LPSForLinkPrediction,
     LPSForNodeClassification,
     LPSForParticleDynamics,
@@ -317,6 +319,19 @@ def test_node_labels_that_are_no_classes_are_refused(y):
         infer_config("node-classification", one_split("node-classification", {"y": y}))
 
 
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [
+        ("node-classification", {"y": [-100, None]}),
+        ("point-cloud-classification", {"y": [-100]}),
+        ("image-classification", {"label": -100}),
+    ],
+)
+def test_classes_that_are_all_missing_are_refused(task, change):
+    with pytest.raises(ValueError, match=r"^column '(y|label)': expected labels, got none in any row\.$"):
+        infer_config(task, one_split(task, change))
+
+
 def test_links_are_one_number_per_pair():
     inferred = infer_config("link-prediction", one_split("link-prediction"))
     assert inferred == {"max_nodes": 3, "num_labels": 1, "output": "n n 1"}
@@ -392,7 +407,8 @@ def test_clouds_have_as_many_nodes_as_the_largest_has_points():
     ("positions", "message"),
     [
         ([SPACE, PLANE], "column 'positions': expected points of one dimension in all rows, got 2, 3."),
-        ([SPACE, [[0.0], [1.0, 2.0]]], "column 'positions', row 1: expected a list of points of one dimension, got other lists."),
+        ([[[0.0], [1.0, 2.0]]], "column 'positions': expected points of one dimension in all rows, got 1, 2."),
+        ([[]], "column 'positions': expected points of one dimension in all rows, got no points."),
     ],
 )
 def test_points_of_different_dimensions_are_refused(positions, message):
@@ -437,3 +453,25 @@ def test_all_pairs_keep_the_links_and_add_what_was_not_asked_for():
     assert full["id"] == "a"
     rows = Dataset.from_list([row]).map(with_all_pairs)
     assert rows[0]["edge_label"] == full["edge_label"]
+
+
+GENERATED = [
+    ("node-classification", pattern_graphs(4, sizes=(2, 4)), LPSForNodeClassification),
+    ("link-prediction", folded_chains(4), LPSForLinkPrediction),
+    ("particle-dynamics", charged_particles(4, first_step=5, num_steps=5), LPSForParticleDynamics),
+    ("molecule-regression", atom_clusters(4), LPSForGraphClassification),
+    ("point-cloud-classification", shape_clouds(4, 20), LPSForPointCloudClassification),
+    ("image-classification", digit_rows(4)[:20], LPSForImageClassification),
+]
+
+
+@pytest.mark.parametrize(("task", "rows", "head"), GENERATED, ids=[task for task, *_ in GENERATED])
+def test_generated_rows_fit_the_model_that_is_inferred_from_them(task, rows, head):
+    splits = DatasetDict(train=Dataset.from_list(rows))
+    inferred = infer_config(task, splits)
+    backbone = tiny_vit()
+    model = head(LPSConfig(backbone_config=backbone, **head.config_defaults(backbone, inferred)))
+    batch = LPSProcessor.from_config(model.config)(rows, return_tensors="pt")
+    assert model(**batch).loss.isfinite()
+    # Baselines and metrics see the labels that the model is trained on.
+    np.testing.assert_allclose(labels_of(task, splits["train"]), batch["labels"], rtol=1e-6)

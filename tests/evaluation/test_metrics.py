@@ -167,8 +167,10 @@ def test_balanced_accuracy_is_that_of_the_split_and_not_of_its_batches():
     from sklearn.metrics import balanced_accuracy_score
 
     rng = np.random.default_rng(0)
-    labels = (rng.random((12, 9)) < np.linspace(0.05, 0.9, 12)[:, None]).astype(int)
-    logits = np.eye(2)[labels] + rng.standard_normal((12, 9, 2))
+    shares = np.linspace(0.05, 0.95, 12)[:, None]
+    labels = (rng.random((12, 9)) < shares).astype(int)
+    # A model that leans to the class that is frequent in the graph is right about many nodes and few rare ones.
+    logits = np.eye(2)[labels] + np.stack([-4 * shares, 4 * shares - 4], axis=-1) + rng.standard_normal((12, 9, 2))
     whole = evaluate_task("node-classification", logits, labels)["balanced_accuracy"]
     assert whole == pytest.approx(balanced_accuracy_score(labels.ravel(), logits.argmax(-1).ravel()))
     batches = [evaluate_task("node-classification", logits[i], labels[i])["balanced_accuracy"] for i in range(12)]
@@ -213,6 +215,28 @@ def test_positions_are_compared_coordinate_by_coordinate():
 
 
 @pytest.mark.parametrize(
+    ("task", "channels", "missing"),
+    [("node-classification", (3,), -100), ("link-prediction", (), NAN), ("particle-dynamics", (3,), NAN)],
+)
+def test_batches_that_trainer_joins_give_the_metrics_of_the_rows(task, channels, missing):
+    from transformers.trainer_pt_utils import nested_concat
+
+    rng = np.random.default_rng(0)
+    joined, rows = None, []
+    for width in (4, 7, 5):
+        logits = rng.standard_normal((2, width, *channels))
+        labels = rng.integers(2, size=(2, width)) if "dynamics" not in task else rng.standard_normal((2, width, 3))
+        labels = labels.astype(int if missing == -100 else float)
+        # The second row of each batch is shorter: what the model says of its padding does not count.
+        labels[1, 2:] = missing
+        rows += [(logits[0], labels[0]), (logits[1, :2], labels[1, :2])]
+        joined = (logits, labels) if joined is None else nested_concat(joined, (logits, labels), padding_index=-100)
+    assert joined[0].shape[:2] == joined[1].shape[:2] == (6, 7)
+    logits, labels = (np.concatenate(parts)[None] for parts in zip(*rows, strict=True))
+    assert evaluate_task(task, *joined) == pytest.approx(evaluate_task(task, logits, labels))
+
+
+@pytest.mark.parametrize(
     ("task", "logits", "labels", "like"),
     [
         ("molecule-regression", [[1.0, 2.0]], [[0.0, NAN]], "regression"),
@@ -241,15 +265,16 @@ def test_labels_of_other_tasks_that_do_not_fit_are_refused(task, logits, labels,
         evaluate_task(task, logits, labels)
 
 
-@pytest.mark.parametrize("task", TASK_COLUMNS)
-def test_the_figure_to_compare_models_by_is_one_of_the_metrics(task):
-    problem_types = ("single_label_classification", "multi_label_classification", "regression")
-    for problem_type in problem_types if task == "graph-classification" else (None,):
-        flat = np.zeros((2, 1))
-        labels = np.zeros(2) if problem_type == "single_label_classification" or task.endswith("d-classification") else flat
-        labels = np.zeros(2) if task in ("node-classification", "image-classification") else labels
-        prediction = SimpleNamespace(predictions=flat, label_ids=labels)
-        assert metric_of(task, problem_type) in compute_metrics_for(task, problem_type)(prediction)
+PROBLEMS = [
+    ("graph-classification", kind) for kind in ("single_label_classification", "multi_label_classification", "regression")
+]
+
+
+@pytest.mark.parametrize(("task", "problem_type"), PROBLEMS + [(task, None) for task in TASK_COLUMNS if "graph" not in task])
+def test_the_figure_to_compare_models_by_is_one_of_the_metrics(task, problem_type):
+    # One graph with one node and one class fits every task.
+    prediction = SimpleNamespace(predictions=np.zeros((1, 1)), label_ids=np.zeros(1, dtype=int))
+    assert metric_of(task, problem_type) in compute_metrics_for(task, problem_type)(prediction)
 
 
 def test_the_figures_of_the_benchmarks():

@@ -81,8 +81,8 @@ def test_a_batch_has_the_documented_keys_shapes_types_and_padding():
 
 def test_the_batch_keys_are_the_model_input_names():
     for processor in (categorical(), categorical(frame=True), LPSProcessor(num_node_channels=2, num_edge_channels=3)):
-        row = changed(PATH, edge_attr=[[0] * 3] * 4) if processor.num_edge_channels else PATH
-        row = changed(row, node_feat=[[0.5, 1.0]] * 3) if processor.num_node_channels else row
+        real = not processor.node_categories
+        row = changed(PATH, node_feat=[[0.5, 1.0]] * 3, edge_attr=[[0] * 3] * 4) if real else PATH
         batch = processor([changed(row, y=DROP)])
         assert set(batch) == set(processor.model_input_names)
 
@@ -158,9 +158,9 @@ def test_padding_beyond_max_nodes_does_not_change_the_logits():
     model, processor = tiny_classifier(), categorical()
     tight = processor([PATH, LONELY], return_tensors="pt")
     padded = processor([PATH, LONELY], return_tensors="pt", pad_to_multiple_of=3 * MAX_NODES)
-    noise = model.lps.draw_noise(padded["node_mask"], 3)
+    noise = model.lps.draw_noise(model.lps.encode(**{key: padded[key] for key in padded if key != "labels"}), 3)
     with torch.no_grad():
-        expected = model(**tight, noise=noise[:, :, :3]).logits
+        expected = model(**tight, noise={name: part[:, :, :3] for name, part in noise.items()}).logits
         torch.testing.assert_close(model(**padded, noise=noise).logits, expected, rtol=0, atol=1e-5)
 
 
@@ -289,9 +289,9 @@ def test_a_graph_without_edges_stands_beside_graphs_with_one_real_edge_feature()
 
 def test_from_config_takes_over_sizes_labels_and_the_frame():
     processor = LPSProcessor.from_config(tiny_config(distribution="frame", problem_type=MULTI, num_labels=5, max_nodes=6))
-    assert (processor.max_nodes, processor.num_labels, processor.problem_type, processor.frame) == (6, 5, MULTI, True)
+    assert (processor.max_nodes, processor.num_labels, processor.problem_type, processor.frame) == (6, 5, MULTI, "laplacian")
     assert (processor.node_categories, processor.edge_categories) == (NODE_CATEGORIES, EDGE_CATEGORIES)
-    assert (processor.num_node_channels, processor.num_edge_channels) == (None, None)
+    assert processor.inputs == {"node_features": "n 5", "edge_features": "n n 3"}
 
 
 # ---------------------------------------------------------------------------------------------------------------- frames
@@ -359,8 +359,9 @@ def test_frame_averaging_from_rows_is_invariant():
     batch = processor([row, moved], return_tensors="pt")
     assert sorted(batch["frame_ranks"][0].tolist()) == sorted(batch["frame_ranks"][1].tolist())
     with torch.no_grad():
-        noise = model.lps.draw_noise(batch["node_mask"], 64)
-        samples = torch.cat([model(**batch, noise=noise[:, i : i + 1]).logits.unsqueeze(1) for i in range(64)], dim=1)
+        noise = model.lps.draw_noise(model.lps.encode(**{key: batch[key] for key in batch}), 64)["S_n"]
+        samples = [model(**batch, noise={"S_n": noise[:, i : i + 1]}).logits.unsqueeze(1) for i in range(64)]
+        samples = torch.cat(samples, dim=1)
     values = [{tuple(row) for row in graph.mul(1e6).round().tolist()} for graph in samples]
     assert values[0] == values[1]
     assert len(values[0]) == 2
@@ -632,7 +633,7 @@ def test_a_row_that_is_no_dictionary_is_refused(row):
 def test_what_holds_no_rows_is_refused():
     for empty in ([], (), {"edge_index": [], "num_nodes": []}, iter([])):
         message = refusal(ValueError, categorical(), empty)
-        assert message == "rows: expected at least one graph, got an empty batch."
+        assert message == "rows: expected at least one row, got an empty batch."
     for value in (None, 3):
         message = refusal(TypeError, categorical(), value)
         assert message == f"rows: expected a list of rows, one row or a dictionary of columns, got {type(value).__name__}."

@@ -1,7 +1,7 @@
 """The training script and its twin without a Trainer: the same flags, the same files, the same figures."""
 
-import importlib.util
 import json
+import runpy
 import sys
 import textwrap
 from pathlib import Path
@@ -13,14 +13,14 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
-from lps_hf.training import graph_classification
+from lps_hf.training import accelerate_run, task_arguments, tasks, trainer_run
 from tests.loopback_hub import run_client
 from tests.tiny import random_rows, save_dataset, save_tiny_vit
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = ("run_graph_classification", "run_graph_classification_no_trainer")
 RESULTS = {
-    *("metric", "test", "baseline", "train_loss_first", "train_loss_last", "num_train", "num_test", "steps", "seed"),
+    *("task", "metric", "test", "baseline", "train_loss_first", "train_loss_last", "num_train", "num_test", "steps", "seed"),
 }
 BOTH = pytest.mark.parametrize("name", NAMES)
 
@@ -45,13 +45,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def run(folder, tmp_path, monkeypatch):
     """Runs a script in this process; returns what it wrote to results.json."""
@@ -66,7 +59,7 @@ def run(folder, tmp_path, monkeypatch):
             arguments += ["--report_to", "none", "--save_strategy", "no", "--learning_rate", "1e-3"]
         arguments += ["--use_cpu", "--disable_tqdm", "True", *flags]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        load_script(name).main()
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
         return json.loads((tmp_path / out / "results.json").read_text())
 
     return run
@@ -134,10 +127,9 @@ def test_steps_are_those_of_the_epochs(run, name):
 
 
 def test_both_read_the_same_arguments():
-    for name in NAMES:
-        module = load_script(name)
-        assert module.parse_arguments is graph_classification.parse_arguments
-        assert module.prepare_task is graph_classification.prepare_task
+    for module in (trainer_run, accelerate_run):
+        assert module.parse_arguments is task_arguments.parse_arguments
+        assert module.prepare_task is tasks.prepare_task
 
 
 def test_without_training_both_give_the_same_figures(run):
@@ -245,7 +237,7 @@ def test_a_model_that_is_pushed_carries_its_code(folder, tmp_path, loopback_hub)
 
 @BOTH
 def test_wrong_arguments_are_refused_before_any_work(run, tmp_path, name):
-    with pytest.raises(ValueError, match="exactly one of them, got both"):
+    with pytest.raises(ValueError, match="exactly one of them, got model_name_or_path, backbone_name_or_path"):
         run(name, "--backbone_name_or_path", "vit", "--model_name_or_path", "lps")
     with pytest.raises(ValueError, match="expected a split 'test'"):
         run(name, data="uncut")
@@ -254,7 +246,7 @@ def test_wrong_arguments_are_refused_before_any_work(run, tmp_path, name):
 
 @pytest.mark.parametrize("flags", [("--eval_strategy", "steps"), ("--save_strategy", "epoch")])
 def test_the_twin_refuses_what_it_does_not_do(run, flags):
-    with pytest.raises(ValueError, match=f"{flags[0][2:]}.*Use run_graph_classification.py"):
+    with pytest.raises(ValueError, match=f"{flags[0][2:]}.*Use the script without _no_trainer"):
         run(NAMES[1], *flags)
 
 

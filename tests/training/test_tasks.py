@@ -1,24 +1,18 @@
-"""The shared core of the scripts: arguments from flags and recipes, and the task made from them."""
-
-import dataclasses
-from pathlib import Path
+"""The task made from the arguments of a script: data, model, processor and metrics."""
 
 import datasets
 import numpy as np
 import pytest
 import torch
-import yaml
 from transformers import ViTModel
 
 from lps_hf.hub import save_checkpoint
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.training.arguments import LPSTrainingArguments
-from lps_hf.training.graph_classification import DataArguments, ModelArguments, parse_arguments, prepare_task
+from lps_hf.training.task_arguments import parse_arguments
+from lps_hf.training.tasks import Task, prepare_task
 from tests.tiny import random_rows, save_dataset, save_tiny_vit, tiny_classifier
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
-RECIPES = Path(__file__).parents[2] / "scripts" / "recipes"
-NEEDED = ["--dataset_name", "data", "--backbone_name_or_path", "vit", "--report_to", "none", "--use_cpu"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,99 +36,15 @@ def parse(folder, *flags):
     return parse_arguments([*needed, *model, "--report_to", "none", "--use_cpu", *flags])
 
 
-# ------------------------------------------------------------------------------------------------------------- arguments
-
-
-def refusal(*flags, kind=ValueError):
-    with pytest.raises(kind) as caught:
-        parse_arguments(flags)
-    return str(caught.value)
-
-
-def write_recipe(tmp_path, content):
-    (tmp_path / "recipe.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return str(tmp_path / "recipe.yaml")
-
-
-def test_flags_are_sorted_into_three_groups(monkeypatch):
-    flags = [*NEEDED, "--noise_scale", "0.5", "--fold", "3", "--backbone_learning_rate", "2e-5", "--centered_padding"]
-    groups = parse_arguments(flags)
-    assert [type(group) for group in groups] == [ModelArguments, DataArguments, LPSTrainingArguments]
-    model_arguments, data_arguments, training_arguments = groups
-    assert (model_arguments.backbone_name_or_path, model_arguments.noise_scale) == ("vit", 0.5)
-    assert model_arguments.centered_padding is True
-    assert (data_arguments.dataset_name, data_arguments.fold) == ("data", 3)
-    assert training_arguments.backbone_learning_rate == 2e-5
-    monkeypatch.setattr("sys.argv", ["script.py", *flags])
-    assert parse_arguments()[:2] == groups[:2]
-
-
-def test_a_recipe_gives_values_and_flags_override_them(tmp_path):
-    recipe = {
-        "dataset_name": "data",
-        "backbone_name_or_path": "vit",
-        "learning_rate": "1e-4",  # as YAML reads 1e-4 without a point
-        "num_samples": 4,
-        "from_scratch": True,
-        "save_strategy": "no",
-        "report_to": "none",
-        "use_cpu": True,
-        "fold": 2,
-    }
-    path = write_recipe(tmp_path, recipe)
-    model_arguments, data_arguments, training_arguments = parse_arguments([path])
-    assert (model_arguments.num_samples, model_arguments.from_scratch, data_arguments.fold) == (4, True, 2)
-    assert training_arguments.learning_rate == 1e-4
-    assert training_arguments.save_strategy == "no"
-    flags = ["--num_samples", "2", "--from_scratch", "False", "--fold", "5", "--dataset_name", "other"]
-    model_arguments, data_arguments, training_arguments = parse_arguments([path, *flags])
-    assert (model_arguments.num_samples, model_arguments.from_scratch) == (2, False)
-    assert (data_arguments.fold, data_arguments.dataset_name) == (5, "other")
-    assert training_arguments.learning_rate == 1e-4
-
-
-@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
-def test_every_recipe_is_one_for_these_scripts(name):
-    recipe = yaml.safe_load((RECIPES / name).read_text())
-    groups = parse_arguments([str(RECIPES / name), "--use_cpu"])
-    given = {key: value for group in groups for key, value in dataclasses.asdict(group).items()}
-    for key, value in recipe.items():
-        if key != "report_to":
-            assert given[key] == value, key
-
-
-def test_what_is_missing_or_unknown_is_refused(tmp_path):
-    model, data = NEEDED[2:], [*NEEDED[:2], *NEEDED[4:]]
-    assert refusal(*model) == "dataset_name: expected a Hub id or a folder, got nothing. Give --dataset_name."
-    exactly_one = "model_name_or_path and backbone_name_or_path: expected exactly one of them, got "
-    assert refusal(*data) == f"{exactly_one}none."
-    assert refusal(*NEEDED, "--model_name_or_path", "lps") == f"{exactly_one}both."
-    assert "--colour" in refusal(*NEEDED, "--colour", "red")
-    recipe = write_recipe(tmp_path, {"learning_rat": 1e-4, "dataset_name": "data"})
-    assert refusal(recipe, *NEEDED) == "recipe: unknown key 'learning_rat'. Expected flag names; see --help."
-    for content, kind in (("", "NoneType"), ("- fold", "list"), ("fold", "str")):
-        recipe = write_recipe(tmp_path, content)
-        assert refusal(recipe, *NEEDED) == f"recipe {recipe}: expected lines of the form 'flag: value', got {kind}."
-    assert "recipe.yml" in refusal(str(tmp_path / "recipe.yml"), *NEEDED, kind=FileNotFoundError)
-
-
-@pytest.mark.parametrize("name", ["max_train_samples", "max_eval_samples", "num_eval_samples"])
-def test_nothing_to_train_or_to_evaluate_on_is_refused(name):
-    assert refusal(*NEEDED, f"--{name}", "0") == f"{name}: expected at least 1, got 0."
-
-
-def test_a_value_of_the_wrong_type_ends_the_program(capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse_arguments([*NEEDED, "--fold", "first"])
-    assert caught.value.code == 2
-    assert "argument --fold: invalid int value: 'first'" in capsys.readouterr().err
+def prepare(folder, *flags, **options) -> Task:
+    return prepare_task("graph-classification", *parse(folder, *flags), **options)
 
 
 # -------------------------------------------------------------------------------------------------------------- the model
 
 
 def test_the_model_has_the_pretrained_backbone_and_fits_the_data(folder):
-    task = prepare_task(*parse(folder))
+    task = prepare(folder)
     config = task.model.config
     assert (config.max_nodes, config.node_categories, config.edge_categories) == (8, [3, 2], [2])
     assert (config.num_labels, config.problem_type) == (3, SINGLE)
@@ -163,7 +73,7 @@ def test_every_flag_of_the_model_reaches_its_configuration(folder):
         "num_eval_samples": 7,
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    model = prepare_task(*parse(folder, *words, "--interface_dropout", "0.2")).model
+    model = prepare(folder, *words, "--interface_dropout", "0.2").model
     assert {name: getattr(model.config, name) for name in flags} == flags
     assert model.config.interface_config["dropout"] == 0.2
     assert {module.p for module in model.lps.distribution.modules() if isinstance(module, torch.nn.Dropout)} <= {0.2}
@@ -171,11 +81,8 @@ def test_every_flag_of_the_model_reaches_its_configuration(folder):
 
 @pytest.mark.parametrize("how", ["flag", "argument"])
 def test_from_scratch_gives_the_same_model_with_random_weights(folder, how):
-    pretrained = prepare_task(*parse(folder)).model
-    if how == "flag":
-        scratch = prepare_task(*parse(folder, "--from_scratch")).model
-    else:
-        scratch = prepare_task(*parse(folder), from_scratch=True).model
+    pretrained = prepare(folder).model
+    scratch = (prepare(folder, "--from_scratch") if how == "flag" else prepare(folder, from_scratch=True)).model
     assert scratch.config.to_dict() | {"dtype": None} == pretrained.config.to_dict() | {"dtype": None}
     weight = "lps.base.backbone.model.layers.0.mlp.fc1.weight"
     assert not torch.equal(scratch.state_dict()[weight], pretrained.state_dict()[weight])
@@ -187,19 +94,20 @@ def test_a_backbone_in_half_precision_makes_a_model_in_single_precision(folder, 
     ViTModel.from_pretrained(folder / "vit").half().save_pretrained(tmp_path / "half")
     arguments = parse(folder, *flag)
     arguments[0].backbone_name_or_path = str(tmp_path / "half")
-    assert {parameter.dtype for parameter in prepare_task(*arguments).model.parameters()} == {torch.float32}
+    model = prepare_task("graph-classification", *arguments).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_training_can_go_on_from_a_symmetrized_checkpoint(folder, tmp_path):
     model = tiny_classifier(noise_scale=0.3)
     path = save_checkpoint(model, LPSProcessor.from_config(model.config), tmp_path / "lps")
-    again = prepare_task(*parse(folder, "--model_name_or_path", str(path), "--noise_scale", "0.9")).model
+    again = prepare(folder, "--model_name_or_path", str(path), "--noise_scale", "0.9").model
     assert (again.config.noise_scale, again.config.num_eval_samples) == (0.3, 2)
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    again = prepare_task(*parse(folder, "--model_name_or_path", str(path), "--num_eval_samples", "5")).model
+    again = prepare(folder, "--model_name_or_path", str(path), "--num_eval_samples", "5").model
     assert again.config.num_eval_samples == 5
-    scratch = prepare_task(*parse(folder, "--model_name_or_path", str(path)), from_scratch=True).model
+    scratch = prepare(folder, "--model_name_or_path", str(path), from_scratch=True).model
     assert scratch.config.noise_scale == 0.3
     differing = [name for name, parameter in scratch.named_parameters() if not torch.equal(parameter, model.state_dict()[name])]
     assert any("backbone" in name for name in differing)
@@ -209,13 +117,13 @@ def test_training_can_go_on_from_a_symmetrized_checkpoint(folder, tmp_path):
 
 
 def test_splits_are_those_of_the_data_set(folder):
-    task = prepare_task(*parse(folder))
+    task = prepare(folder)
     assert {split: len(rows) for split, rows in task.splits.items()} == {"train": 30, "validation": 9, "test": 12}
 
 
 def test_subsets_are_drawn_by_the_seed(folder):
     def numbers(*flags):
-        splits = prepare_task(*parse(folder, *flags)).splits
+        splits = prepare(folder, *flags).splits
         return {split: [row["edge_index"] for row in rows] for split, rows in splits.items()}
 
     small = numbers("--max_train_samples", "10", "--max_eval_samples", "4")
@@ -228,21 +136,21 @@ def test_subsets_are_drawn_by_the_seed(folder):
 
 
 def test_a_fold_is_cut_from_the_train_split(folder):
-    task = prepare_task(*parse(folder, "--fold", "2", "--num_folds", "5"))
+    task = prepare(folder, "--fold", "2", "--num_folds", "5")
     assert {split: len(rows) for split, rows in task.splits.items()} == {"train": 18, "validation": 6, "test": 6}
-    other = prepare_task(*parse(folder, "--fold", "3", "--num_folds", "5"))
+    other = prepare(folder, "--fold", "3", "--num_folds", "5")
     assert list(other.splits["test"]) == list(task.splits["validation"])
-    reseeded = prepare_task(*parse(folder, "--fold", "2", "--num_folds", "5", "--seed", "1"))
+    reseeded = prepare(folder, "--fold", "2", "--num_folds", "5", "--seed", "1")
     assert list(reseeded.splits["test"]) != list(task.splits["test"])
     with pytest.raises(ValueError, match=r"^fold: expected 0 to num_folds - 1 with num_folds at least 3, got 10 of 10\.$"):
-        prepare_task(*parse(folder, "--fold", "10"))
+        prepare(folder, "--fold", "10")
 
 
 def test_a_missing_split_is_named(folder, tmp_path):
     for split, missing, hint in (("train", "test", " Give --fold to cut one."), ("test", "train", "")):
         path = save_dataset(tmp_path / split, **{split: random_rows(10)})
         with pytest.raises(ValueError, match="expected a split") as caught:
-            prepare_task(*parse(folder, "--dataset_name", path))
+            prepare(folder, "--dataset_name", path)
         assert str(caught.value) == f"dataset {path!r}: expected a split {missing!r}, got {split}.{hint}"
 
 
@@ -256,7 +164,7 @@ def test_the_baseline_is_that_of_the_rows_evaluated(folder, tmp_path):
     for number, row in enumerate(test):
         row["y"] = [number % 2]
     path = save_dataset(tmp_path / "graphs", train=train, test=test)
-    task = prepare_task(*parse(folder, "--dataset_name", path, "--max_eval_samples", "7", "--max_train_samples", "3"))
+    task = prepare(folder, "--dataset_name", path, "--max_eval_samples", "7", "--max_train_samples", "3")
     assert len(task.splits["test"]) == 7
     assert (task.metric, task.model.config.num_labels) == ("accuracy", 2)
     assert task.baseline["accuracy"] == pytest.approx(np.mean(np.ravel(task.splits["test"]["y"]) == 1))
@@ -279,7 +187,7 @@ def test_the_metric_follows_from_the_labels(folder, tmp_path, labels, problem_ty
     parts = {}
     for seed, split in enumerate(("train", "test")):
         parts[split] = [{**row, "y": labels(number)} for number, row in enumerate(random_rows(12, seed))]
-    task = prepare_task(*parse(folder, "--dataset_name", save_dataset(tmp_path / "graphs", **parts)))
+    task = prepare(folder, "--dataset_name", save_dataset(tmp_path / "graphs", **parts))
     assert (task.model.config.problem_type, task.model.config.num_labels, task.metric) == (problem_type, num_labels, metric)
     assert np.isfinite(task.baseline[metric])
     batch = task.processor(task.splits["test"], return_tensors="pt")
@@ -287,7 +195,7 @@ def test_the_metric_follows_from_the_labels(folder, tmp_path, labels, problem_ty
     assert outputs.loss.isfinite()
     from transformers.trainer_utils import EvalPrediction
 
-    metrics = task.compute_metrics(EvalPrediction(outputs.logits.detach().numpy(), batch["labels"].numpy()))
+    metrics = task.metrics_of("test")(EvalPrediction(outputs.logits.detach().numpy(), batch["labels"].numpy()))
     assert metrics.keys() == task.baseline.keys()
     assert np.isfinite(metrics[metric])
 
@@ -297,7 +205,7 @@ def test_real_features_make_a_model_of_real_features(folder, tmp_path):
     for row in rows:
         row["node_feat"] = [[0.5 * number] for number in range(row["num_nodes"])]
         row["edge_attr"] = [[0.1, 2.0] for _ in row["edge_index"][0]]
-    task = prepare_task(*parse(folder, "--dataset_name", save_dataset(tmp_path / "graphs", train=rows, test=rows)))
+    task = prepare(folder, "--dataset_name", save_dataset(tmp_path / "graphs", train=rows, test=rows))
     assert task.model.config.inputs == {"node_features": "n 1", "edge_features": "n n 2"}
     batch = task.processor(task.splits["test"], return_tensors="pt")
     assert {"node_features", "edge_features"} <= set(batch)
@@ -308,13 +216,13 @@ def test_a_data_set_without_the_needed_columns_is_refused(folder, tmp_path):
     rows = [{"graph": row["edge_index"], "num_nodes": row["num_nodes"], "y": row["y"]} for row in random_rows(3)]
     path = save_dataset(tmp_path / "graphs", train=rows, test=rows)
     with pytest.raises(ValueError, match="expected the columns edge_index, num_nodes and y, got graph, num_nodes, y;"):
-        prepare_task(*parse(folder, "--dataset_name", path))
+        prepare(folder, "--dataset_name", path)
 
 
 def test_a_checkpoint_that_names_no_problem_takes_that_of_the_data(folder, tmp_path):
     model = tiny_classifier(problem_type=None)
     save_checkpoint(model, LPSProcessor.from_config(model.config), tmp_path / "model")
-    task = prepare_task(*parse(folder, "--model_name_or_path", str(tmp_path / "model")))
+    task = prepare(folder, "--model_name_or_path", str(tmp_path / "model"))
     assert (task.metric, task.model.config.problem_type) == ("accuracy", SINGLE)
 
 
@@ -322,10 +230,10 @@ def test_a_checkpoint_with_too_few_labels_is_refused(folder, tmp_path):
     model = tiny_classifier(num_labels=2)
     save_checkpoint(model, LPSProcessor.from_config(model.config), tmp_path / "model")
     with pytest.raises(ValueError, match="model_name_or_path: expected a model with 3 labels for this data set, got one with 2"):
-        prepare_task(*parse(folder, "--model_name_or_path", str(tmp_path / "model")))
+        prepare(folder, "--model_name_or_path", str(tmp_path / "model"))
 
 
 def test_whole_numbers_that_are_quantities(folder):
-    task = prepare_task(*parse(folder, "--problem_type", "regression"))
+    task = prepare(folder, "--problem_type", "regression")
     assert (task.metric, task.model.config.num_labels) == ("mae", 1)
     assert set(task.baseline) == {"mae", "rmse"}
