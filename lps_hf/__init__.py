@@ -6,7 +6,7 @@ Importing the package registers its models and processor with transformers' Auto
 from importlib import import_module
 from typing import Any
 
-from lps_hf.auto import auto_model_for_graph_classification, register
+from lps_hf.auto import ALIASES, make_alias, register
 from lps_hf.models.configuration_lps import LPSConfig
 
 __version__ = "0.1.0"
@@ -29,7 +29,7 @@ _LAZY = {
 }
 
 __all__ = [
-    "AutoModelForGraphClassification",
+    *ALIASES,
     "LPSConfig",
     "__version__",
     *_LAZY,
@@ -39,8 +39,8 @@ register()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "AutoModelForGraphClassification":
-        globals()[name] = auto_model_for_graph_classification()
+    if name in ALIASES:
+        globals()[name] = make_alias(name)
         return globals()[name]
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)

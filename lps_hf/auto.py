@@ -6,6 +6,7 @@ class itself is imported when it is first used.
 """
 
 import sys
+from collections import OrderedDict
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -27,6 +28,22 @@ AUTO_CLASSES = (
     ("LPSForNodeClassification", "modeling_heads_lps", "AutoModelForTokenClassification", _MODELS),
     ("LPSForImageClassification", "modeling_heads_lps", "AutoModelForImageClassification", _MODELS),
 )
+
+# Heads that no Auto class of transformers fits, or that another head stands for in theirs. Their checkpoints name this one;
+# `AutoModel` finds the symmetrized function φ itself in all of them, with the package and with remote code alike.
+OTHER_HEADS = {
+    "LPSForPointCloudClassification": "AutoModelForSequenceClassification",
+    "LPSForLinkPrediction": "AutoModel",
+    "LPSForParticleDynamics": "AutoModel",
+}
+
+# Readable names: of an Auto class of transformers, or of a head that none of them covers.
+ALIASES = {
+    "AutoModelForGraphClassification": "AutoModelForSequenceClassification",
+    "AutoModelForNodeClassification": "AutoModelForTokenClassification",
+    "AutoModelForLinkPrediction": "LPSForLinkPrediction",
+    "AutoModelForParticleDynamics": "LPSForParticleDynamics",
+}
 
 
 class LazyClass:
@@ -90,7 +107,14 @@ def register() -> None:
         sys.meta_path.insert(0, _RegisterAfterImport())
 
 
-def auto_model_for_graph_classification() -> type:
-    """Make `lps_hf.AutoModelForGraphClassification`, a readable alias of `AutoModelForSequenceClassification`."""
-    parent = import_module(_MODELS).AutoModelForSequenceClassification
-    return type("AutoModelForGraphClassification", (parent,), {"__doc__": "Loads graph classification checkpoints."})
+def make_alias(name: str) -> type:
+    """Make a readable Auto class, such as `lps_hf.AutoModelForGraphClassification`; see `ALIASES`."""
+    meaning = ALIASES[name]
+    if not meaning.startswith("LPS"):
+        parent = getattr(import_module(_MODELS), meaning)
+        return type(name, (parent,), {"__doc__": f"`{meaning}` under a name that says what it is here."})
+    factory = import_module("transformers.models.auto.auto_factory")
+    mapping = factory._LazyAutoMapping(OrderedDict(), OrderedDict())
+    alias = type(name, (factory._BaseAutoModelClass,), {"_model_mapping": mapping, "__doc__": f"Loads `{meaning}` checkpoints."})
+    alias.register(LPSConfig, LazyClass("lps_hf.models.modeling_heads_lps", meaning))
+    return alias

@@ -19,12 +19,11 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from lps_hf import LPSConfig, LPSForParticleDynamics
+from lps_hf.evaluation.baselines import motion_baselines
 from lps_hf.evaluation.experiment_figures import training_curves_figure
 from lps_hf.models.configuration_base_networks import PairTransformerBaseConfig
 from lps_hf.models.modeling_heads_lps import PARTICLE_DEFAULTS
 
-# Test errors of predictions without training (../shared design notes; recomputed by the metrics of the package).
-NAIVE = {"last position": 0.2715, "position + velocity": 0.1101}
 DISTRIBUTIONS = ("learned", "canonical", "haar", "none")
 Split = dict[str, torch.Tensor]
 
@@ -45,10 +44,11 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(arguments.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    rows = load_dataset(arguments.dataset_name)
     if not arguments.report:
         splits = {
-            split: load_split(rows, arguments.max_train_samples if split == "train" else arguments.max_eval_samples)
-            for split, rows in load_dataset(arguments.dataset_name).items()
+            split: load_split(part, arguments.max_train_samples if split == "train" else arguments.max_eval_samples)
+            for split, part in rows.items()
         }
         for seed in arguments.seeds:
             for distribution in arguments.distributions:
@@ -56,7 +56,7 @@ def main() -> None:
                 if not target.exists():
                     result = train(distribution, seed, splits, arguments)
                     target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    report(folder)
+    report(folder, rows)
 
 
 def load_split(rows, most: int | None) -> Split:
@@ -140,7 +140,7 @@ def evaluate(model: LPSForParticleDynamics, split: Split, num_samples: int) -> f
     return torch.cat(squares).double().mean().item()
 
 
-def report(folder: Path) -> None:
+def report(folder: Path, splits) -> None:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-*.json"))]
     if not runs:
         raise SystemExit(f"{folder}: no runs yet. Run without --report first.")
@@ -158,7 +158,13 @@ def report(folder: Path) -> None:
     for distribution, row in table.items():
         spread = "" if row["standard_deviation"] is None else f"{row['standard_deviation']:.5f}"
         print(f"{distribution:<14}{row['test_mse']:<12.5f}{spread:<12}{len(row['seeds']):<8}{runs[0]['epochs']}")
-    (folder / "nbody.json").write_text(json.dumps({"table": table, "runs": runs}, indent=2) + "\n", encoding="utf-8")
+    errors = motion_baselines(splits["train"], splits["test"])
+    naive = {"last position": errors["last_position"], "position + velocity": errors["constant_velocity"]}
+    for name, error in naive.items():
+        print(f"{name:<26}{error:.5f}")
+    (folder / "nbody.json").write_text(
+        json.dumps({"table": table, "naive": naive, "runs": runs}, indent=2) + "\n", encoding="utf-8"
+    )
     curves = {
         distribution: [
             [(point["epoch"], point["validation_mse"]) for point in run["curve"]]
@@ -167,7 +173,7 @@ def report(folder: Path) -> None:
         ]
         for distribution in table
     }
-    figure = training_curves_figure(curves, NAIVE, "validation MSE of positions", "n-body, the same number of epochs for all")
+    figure = training_curves_figure(curves, naive, "validation MSE of positions", "n-body, the same number of epochs for all")
     figure.savefig(folder / "nbody.png", dpi=150)
 
 

@@ -92,6 +92,10 @@ def load_splits(max_train_samples: int) -> tuple[Split, Split, Split]:
     pixels, labels = load_digits(return_X_y=True)
     images = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 1, 8, 8)
     images = images.repeat_interleave(SCALE, dim=-1).repeat_interleave(SCALE, dim=-2)
-    bounds = slice(min(max_train_samples, NUM_TRAIN)), slice(NUM_TRAIN, NUM_TRAIN + NUM_VALIDATION), slice(NUM_TRAIN + NUM_VALIDATION, None)
+    bounds = (
+        slice(min(max_train_samples, NUM_TRAIN)),
+        slice(NUM_TRAIN, NUM_TRAIN + NUM_VALIDATION),
+        slice(NUM_TRAIN + NUM_VALIDATION, None),
+    )
     train, validation, test = ({"pixel_values": images[part], "labels": torch.tensor(labels)[part]} for part in bounds)
     return train, validation, test

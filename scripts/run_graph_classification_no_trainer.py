@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The twin of run_graph_classification.py on Accelerate in place of the Trainer, same flags; the loop is in accelerate_run.py.
+"""The twin of run_graph_classification.py on Accelerate: same flags, the loop is in lps_hf/training/accelerate_run.py.
 
 accelerate launch scripts/run_graph_classification_no_trainer.py scripts/recipes/mutag.yaml --fold 3
 """

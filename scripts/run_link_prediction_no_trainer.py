@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The twin of run_link_prediction.py on Accelerate in place of the Trainer, same flags; the loop is in accelerate_run.py.
+"""The twin of run_link_prediction.py on Accelerate: same flags, the loop is in lps_hf/training/accelerate_run.py.
 
 accelerate launch scripts/run_link_prediction_no_trainer.py scripts/recipes/pcqm_contact_published.yaml
 """

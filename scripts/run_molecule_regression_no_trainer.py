@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The twin of run_molecule_regression.py on Accelerate in place of the Trainer, same flags; the loop is in accelerate_run.py.
+"""The twin of run_molecule_regression.py on Accelerate: same flags, the loop is in lps_hf/training/accelerate_run.py.
 
 accelerate launch scripts/run_molecule_regression_no_trainer.py scripts/recipes/qm9_small.yaml
 """

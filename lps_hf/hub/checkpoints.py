@@ -13,11 +13,14 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from safetensors import SafetensorError
 
-from lps_hf.auto import AUTO_CLASSES
+from lps_hf.auto import AUTO_CLASSES, OTHER_HEADS
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
-_MODEL_AUTO_CLASSES = {name: auto_class for name, room, auto_class, _ in AUTO_CLASSES if room.startswith("modeling")}
+_MODEL_AUTO_CLASSES = {
+    **{name: auto_class for name, room, auto_class, _ in AUTO_CLASSES if room.startswith("modeling")},
+    **OTHER_HEADS,
+}
 _WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 _MARKING = threading.Lock()
 

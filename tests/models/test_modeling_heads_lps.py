@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
+from lps_hf.models.losses import node_loss
+from lps_hf.models.modeling_heads_lps import (
+    LPSForGraphClassification,
+    LPSForLinkPrediction,
+    LPSForNodeClassification,
+    LPSTaskModel,
+    LPSTaskOutput,
+)
 from tests.models.graph_cases import random_batch, seeded, tiny_config, tiny_model
 
 SIZES = [5, 1, 7, 4]
@@ -37,3 +44,56 @@ def test_a_graph_classifier_needs_an_invariant_output(output):
 def test_a_graph_classifier_has_one_output_per_label():
     with pytest.raises(ValueError, match="num_labels"):
         LPSForGraphClassification(tiny_config(output="7", num_labels=3))
+
+
+def call(model: LPSTaskModel, num_samples: int = 3, **arguments) -> tuple[LPSTaskOutput, torch.Tensor, torch.Tensor]:
+    """What the head makes of a batch, and the output and error bar of the model in it."""
+    batch = random_batch(SIZES)
+    noise = model.lps.draw_noise(model.lps.encode(**batch), num_samples, seeded(0))
+    with torch.no_grad():
+        inner = model.lps(**batch, noise=noise)
+        return model(**batch, noise=noise, **arguments), inner.output, inner.standard_error
+
+
+def test_normalised_targets_are_predicted_in_the_unit_of_the_data():
+    mean, std = [10.0, -1.0, 0.0], [2.0, 0.5, 1.0]
+    model = tiny_model(LPSForGraphClassification, label_mean=mean, label_std=std, problem_type="regression")
+    labels = torch.tensor([[12.0, -1.0, 0.0], [torch.nan] * 3, [9.0, torch.nan, 1.0], [10.0, 0.0, -1.0]], dtype=torch.float64)
+    result, output, error = call(model, labels=labels)
+    mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    torch.testing.assert_close(result.logits, mean + std * output)
+    torch.testing.assert_close(result.standard_error, std * error)
+    known = ~labels.isnan()
+    torch.testing.assert_close(result.loss, F.mse_loss(output[known], ((labels - mean) / std)[known]))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_nodes_are_read_from_their_own_axis_or_from_the_diagonal(weighted):
+    labels = torch.randint(3, (4, 7), generator=seeded(1))
+    for output in ("n 3", "n n 3"):
+        model = tiny_model(LPSForNodeClassification, output=output, class_weighted=weighted)
+        result, inner, error = call(model, labels=labels)
+        node = range(7)
+        expected, bar = (inner, error) if output == "n 3" else (inner[:, node, node], error[:, node, node])
+        assert result.logits.shape == (4, 7, 3)
+        assert torch.equal(result.logits, expected)
+        assert torch.equal(result.standard_error, bar)
+        torch.testing.assert_close(result.loss, node_loss(expected, labels, random_batch(SIZES)["node_mask"], weighted))
+
+
+def test_links_are_scored_for_the_pairs_asked_for():
+    model = tiny_model(LPSForLinkPrediction, output="n n 1", num_labels=1)
+    pairs = torch.tensor([[[0, 4], [1, 2]], [[0, 0], [0, 0]], [[6, 2], [5, 6]], [[3, 1], [0, 3]]])
+    labels = torch.tensor([[1.0, 0.0], [0.0, torch.nan], [1.0, 1.0], [0.0, 1.0]])
+    result, inner, error = call(model, pair_index=pairs, labels=labels)
+    everything = call(model)[0]
+    assert torch.equal(everything.logits, inner[..., 0])
+    for graph in range(4):
+        for place, (source, target) in enumerate(pairs[graph].T.tolist()):
+            assert result.logits[graph, place] == inner[graph, source, target, 0]
+            assert result.standard_error[graph, place] == error[graph, source, target, 0]
+    known = ~labels.isnan()
+    expected = F.binary_cross_entropy_with_logits(result.logits[known], labels[known].double())
+    torch.testing.assert_close(result.loss, expected)
+    with pytest.raises(ValueError, match="pair_index: expected the pairs that the labels belong to, got None"):
+        call(model, labels=labels)
