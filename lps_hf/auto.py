@@ -116,5 +116,5 @@ def make_alias(name: str) -> type:
     factory = import_module("transformers.models.auto.auto_factory")
     mapping = factory._LazyAutoMapping(OrderedDict(), OrderedDict())
     alias = type(name, (factory._BaseAutoModelClass,), {"_model_mapping": mapping, "__doc__": f"Loads `{meaning}` checkpoints."})
-    alias.register(LPSConfig, LazyClass("lps_hf.models.modeling_heads_lps", meaning))
+    alias.register(LPSConfig, LazyClass("lps_hf.models.modeling_heads_lps", meaning))  # type: ignore[attr-defined]
     return alias

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from transformers import (
     AutoConfig,
@@ -28,6 +29,9 @@ from tests.tiny import tiny_classifier, tiny_config, tiny_vit
 
 PUBLIC = {
     "AutoModelForGraphClassification": "lps_hf.auto",
+    "AutoModelForLinkPrediction": "lps_hf.auto",
+    "AutoModelForNodeClassification": "lps_hf.auto",
+    "AutoModelForParticleDynamics": "lps_hf.auto",
     "DataCollatorForGraphs": "lps_hf.data.collator",
     "LPSConfig": "lps_hf.models.configuration_lps",
     "LPSForGraphClassification": "lps_hf.models.modeling_heads_lps",
@@ -142,9 +146,42 @@ def test_auto_classes_make_models_from_a_configuration():
     for auto_class in (AutoModelForSequenceClassification, lps_hf.AutoModelForGraphClassification):
         assert type(auto_class.from_config(config)) is lps_hf.LPSForGraphClassification
     nodes = tiny_config(output="n 3")
-    assert type(AutoModelForTokenClassification.from_config(nodes)) is lps_hf.LPSForNodeClassification
+    for auto_class in (AutoModelForTokenClassification, lps_hf.AutoModelForNodeClassification):
+        assert type(auto_class.from_config(nodes)) is lps_hf.LPSForNodeClassification
     images = lps_hf.LPSConfig(backbone_config=tiny_vit(), group="C_4")
     assert type(AutoModelForImageClassification.from_config(images)) is lps_hf.LPSForImageClassification
+
+
+OTHER_HEADS = {
+    "AutoModelForLinkPrediction": ("LPSForLinkPrediction", {"output": "n n 1", "num_labels": 1, "problem_type": None}),
+    "AutoModelForParticleDynamics": (
+        "LPSForParticleDynamics",
+        {
+            "group": "S_n x E(3)",
+            "inputs": {"positions": "n p"},
+            "output": "n p",
+            "residual": "positions",
+            "node_categories": None,
+            "edge_categories": None,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("alias", OTHER_HEADS)
+def test_heads_that_transformers_has_no_auto_class_for(alias, tmp_path):
+    name, options = OTHER_HEADS[alias]
+    head, auto_class = getattr(lps_hf, name), getattr(lps_hf, alias)
+    assert auto_class is getattr(lps_hf, alias)
+    config = tiny_config(**{**options, "interface_config": {}})
+    model = auto_class.from_config(config)
+    assert type(model) is head
+    save_checkpoint(model, lps_hf.LPSProcessor.from_config(config), tmp_path)
+    loaded, body = auto_class.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)
+    assert (type(loaded), type(body)) == (head, lps_hf.LPSModel)
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor), key
+        assert torch.equal(body.state_dict()[key.removeprefix("lps.")], tensor), key
 
 
 def test_registering_again_changes_nothing():

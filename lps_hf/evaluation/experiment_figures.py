@@ -1,11 +1,11 @@
-"""Figures of the experiments on distributions, drawn from plain arrays; matplotlib is imported when a figure is asked for."""
+"""Figures of the experiments, drawn from plain arrays; matplotlib is imported when a figure is asked for."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .figures import BLUE, GREY, INK, ORANGE, WHEEL, _frame, _layout
+from .figures import BLUE, GREY, INK, ORANGE, PALE, WHEEL, _frame, _layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,3 +170,79 @@ def _draw_differences(axes: "Axes", differences: Mapping[str, Any], counts: np.n
     axes.set_yscale("log")
     axes.set_xticks(counts, [f"{count:g}" for count in counts])
     axes.minorticks_off()
+
+
+def turned_images_figure(
+    images: Any,
+    canonical: Any,
+    predictions: Sequence[int],
+    table: Mapping[str, Mapping[str, float | None]],
+    title: str,
+) -> "Figure":
+    """What canonicalization shows the classifier, and accuracies upright and turned.
+
+    Args:
+        images (array of shape `(num_images, height, width)`): Turned images, in [0, 1].
+        canonical (array of the same shape): What the classifier is shown of each.
+        predictions: Predicted class of each image.
+        table: For each model `upright`, `turned` and `cost_factor`, and optionally `upright_deviation` and
+            `turned_deviation`, the length of the error bars; drawn from top to bottom.
+        title: A line above the figure.
+
+    Returns:
+        `matplotlib.figure.Figure`: with an Agg canvas; save it with `.savefig(path)`.
+
+    Raises:
+        ValueError: If the images differ in number, or an accuracy is outside [0, 1].
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    images, canonical = np.asarray(images), np.asarray(canonical)
+    if not len(images) == len(canonical) == len(predictions) or not len(images):
+        raise ValueError(
+            f"canonical, predictions: expected one for each of the {len(images)} images, got {len(canonical)} and "
+            f"{len(predictions)}."
+        )
+    if not table or not all(0 <= float(row[pose] or 0) <= 1 for row in table.values() for pose in ("upright", "turned")):
+        raise ValueError("table: expected at least one row, with accuracies in [0, 1]. Divide percentages by 100.")
+    figure = Figure(figsize=(9.6, 2.4 + 0.36 * len(table)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.0, 0.4 + 0.36 * len(table)))[:, 0]
+    for line, (name, pictures) in enumerate((("turned input", images), ("what the\nclassifier sees", canonical))):
+        for column, picture in enumerate(pictures):
+            axes = top.add_subplot(2, len(images), line * len(images) + column + 1)
+            axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color(PALE)
+            if column == 0:
+                axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, color=INK)
+            if line == 1:
+                axes.set_xlabel(f"“{predictions[column]}”", fontsize=9, color=INK)
+
+    axes = bottom.subplots()
+    places = np.arange(len(table))
+    for pose, colour, marker in (("upright", BLUE, "o"), ("turned", ORANGE, "D")):
+        values = np.array([row[pose] for row in table.values()], dtype=float)
+        spread = np.array([row.get(f"{pose}_deviation") or 0.0 for row in table.values()])
+        # Side by side, as an invariant model has both at the same place.
+        shift = -0.13 if pose == "upright" else 0.13
+        axes.errorbar(
+            100 * values, places + shift, xerr=100 * spread, color=colour, fmt=marker, ms=5, capsize=2, lw=1.2,
+            label="as stored" if pose == "upright" else "under random quarter turns",
+        )  # fmt: skip
+    for place, row in zip(places, table.values(), strict=True):
+        axes.annotate(
+            f"{row['cost_factor']:.1f} ×", (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK
+        )
+    axes.annotate("cost", (1.02, 1.01), xycoords="axes fraction", va="bottom", fontsize=9, color=GREY)
+    axes.set_yticks(places, list(table), fontsize=9, color=INK)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.set_xlabel("test accuracy in %", color=INK)
+    axes.grid(axis="both", color=PALE, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure

@@ -52,7 +52,7 @@ class LPSConfig(PreTrainedConfig):
             a finite group or frame) or `"none"`.
         frame (`str`): The frame of a graph that distributions `"frame"` and `"exact"` of S_n take: `"laplacian"`
             (eigenvectors, Puny et al. 2022) or `"canonical_labelling"` (one order of the nodes, by the package canonaut).
-        inputs (`dict[str, str]`, *optional*): Axis string of each input field, in the order in which they are projected; see
+        inputs (`dict[str, str]`, *optional*): Axis string of each input field, in any order: the model reads them in that of
             `FIELD_AXES`. `pair_features` are computed from positions: the charge product (where it has two channels) and the
             squared distance. Default for S_n: `node_features` "n c" and `edge_features` "n n c" with the channel numbers below;
             with an orthogonal factor `positions` "n p" (and `node_features` where there are `node_categories`); for C_n and D_n
@@ -138,6 +138,9 @@ class LPSConfig(PreTrainedConfig):
         self._check_categories()
         if self.inputs is None:
             self.inputs = self._default_inputs(group)
+        if isinstance(self.inputs, dict):
+            # Always in one order: JSON is written sorted, and networks tell fields apart by their place.
+            self.inputs = dict(sorted(self.inputs.items(), key=lambda item: [*FIELD_AXES, item[0]].index(item[0])))
         self._fill_interface_config(group)
         if self.temperature is None:
             letters = {str(factor.score) for factor in group.factors}

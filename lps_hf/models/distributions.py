@@ -5,7 +5,7 @@ equivariant projection of scores onto the group. So q(g·x, g·ε) = g·q(x, ε)
 follows (section 2 of arXiv 2306.02866).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -79,6 +79,15 @@ class EquivariantDistribution(nn.Module):
         if kind in ("learned", "canonical"):
             self.interface = interface_class(group)(group, inputs, **(interface_config or {}))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EquivariantDistribution":
+        """Stay in single precision where a model is converted to half: `model.to(torch.bfloat16)` or `bf16_full_eval`."""
+
+        def spare(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        return super()._apply(spare, recurse)
+
     @property
     def reads_frame_ranks(self) -> bool:
         """Whether `Batch.frame_ranks` decides: in frames of graphs, where no vectors tell the nodes apart."""
@@ -96,6 +105,16 @@ class EquivariantDistribution(nn.Module):
         if self.kind == "learned" and self.interface.noise_axes is not None:
             axes["interface"] = self.interface.noise_axes
         return axes
+
+    def noise_shapes(self, node_mask: Tensor) -> dict[str, tuple[int | None, ...]]:
+        """The shape of each part of the noise, with `None` for the number of samples."""
+        batch, nodes = node_mask.shape
+        orders = [factor.order for factor in self.group.factors if isinstance(factor, PlaneGroup)]
+        sizes = {"n": nodes, "v": self.group.dimension, "g": orders[0] if orders else None}
+        return {
+            name: (batch, None, *(axis if isinstance(axis, int) else sizes[axis] for axis in axes.axes))
+            for name, axes in self.noise_axes.items()
+        }
 
     def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None = None) -> Noise:
         """Draw ε.
@@ -161,7 +180,8 @@ class EquivariantDistribution(nn.Module):
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             if str(factor.score) == "g":
                 prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
-                scores = scores + self.noise_scale * own
+                # Not added where it is zero: double precision would hide from the projection how far scores are rounded.
+                scores = scores + self.noise_scale * own if self.noise_scale else scores
             element = factor.project(scores, batch.node_mask, own)
             if torch.is_grad_enabled() and scores.requires_grad:
                 element, entropy_here = factor.relax(element, scores, batch.node_mask, self.temperature, self.sinkhorn_iterations)
@@ -201,9 +221,10 @@ class EquivariantDistribution(nn.Module):
         for name, axes in self._vector_inputs.items():
             vectors = vector_channels(batch.fields[name], axes)
             vectors = vectors - middle if axes.count("p") else vectors
-            if axes.count("n"):
+            if batch.node_mask.shape[1]:
+                vectors = vectors.expand(-1, batch.node_mask.shape[1], -1, -1)
                 vectors = vectors.masked_fill(~batch.node_mask[:, :, None, None], 0.0)
-            columns.append(vectors.expand(-1, max(batch.node_mask.shape[1], 1), -1, -1))
+            columns.append(vectors)
         return torch.cat(columns, dim=-1).mT.flatten(1, 2)
 
     def _enumerate(self, batch: Batch, noise: Noise) -> DistributionSample:

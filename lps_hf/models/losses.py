@@ -149,6 +149,7 @@ def position_loss(positions: Tensor, labels: Tensor, node_mask: Tensor | None = 
     """
     if labels.shape != positions.shape:
         raise ValueError(f"labels: expected shape {tuple(positions.shape)}, got {tuple(labels.shape)}.")
-    if node_mask is not None and labels.is_floating_point():
+    if node_mask is not None:
+        labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
         labels = labels.masked_fill(~node_mask.unsqueeze(-1), torch.nan)
     return invariant_loss(positions.flatten(1), labels.flatten(1), "regression")

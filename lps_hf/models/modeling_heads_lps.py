@@ -144,6 +144,7 @@ class LPSForGraphClassification(LPSTaskModel):
         mean, std = (logits.new_tensor(values) for values in (mean, std))
         loss = None
         if labels is not None:
+            labels = labels.unsqueeze(-1) if labels.dim() == 1 and logits.shape[1] == 1 else labels
             normalised = (labels - mean) / std if labels.shape == logits.shape else labels
             loss = self.task_loss(logits, normalised, inputs)
         return self._task_output(outputs, mean + std * logits, None if error is None else std * error, loss)

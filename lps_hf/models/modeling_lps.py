@@ -17,6 +17,7 @@ from .base_functions import BaseFunction, inner_output, make_base_function
 from .batches import encode_batch
 from .configuration_lps import LPSConfig
 from .distributions import DistributionSample, EquivariantDistribution, Noise
+from .group import check_tensor
 from .groups import get_group
 from .interface_networks import GINInterface
 from .projections import PaddedAxis, PairProjection
@@ -200,7 +201,6 @@ class LPSPreTrainedModel(PreTrainedModel):
         getattr(model, cls.base_model_prefix, model).base.load_pretrained(backbone_name_or_path, **hub)
         if dtype is not None:
             model.to(dtype)
-            getattr(model, cls.base_model_prefix, model).distribution.to(torch.promote_types(dtype, torch.float32))
         return model.eval()
 
     @classmethod
@@ -384,15 +384,12 @@ class LPSModel(LPSPreTrainedModel):
         return 1 if self.config.distribution in ("none", "exact") else num_samples
 
     def _check_noise(self, noise: Noise, batch: Batch, num_samples: int | None) -> None:
-        expected = {name: tuple(part.shape) for name, part in self.draw_noise(batch, 1).items()}
+        expected = self.distribution.noise_shapes(batch.node_mask)
         if not isinstance(noise, dict) or set(noise) != set(expected):
             got = sorted(noise) if isinstance(noise, dict) else type(noise).__name__
             raise ValueError(f"noise: expected a dict with the keys {', '.join(expected)}, got {got}. See draw_noise.")
         for name, shape in expected.items():
-            part = noise[name]
-            if part.dim() != len(shape) or (part.shape[0], *part.shape[2:]) != (shape[0], *shape[2:]):
-                wanted = ", ".join(map(str, (shape[0], "num_samples", *shape[2:])))
-                raise ValueError(f"noise[{name!r}]: expected shape ({wanted}), got {tuple(part.shape)}.")
+            part = check_tensor(f"noise[{name!r}]", noise[name], shape)
             _check_sample_count(f"noise[{name!r}]", part.shape[1], num_samples or next(iter(noise.values())).shape[1])
 
 

@@ -121,7 +121,8 @@ class Symmetrized(nn.Module):
             sample = DistributionSample(self.group.from_tensors(group_elements, batch.node_mask))
         else:
             if noise is None:
-                count = num_samples or (self.num_samples if self.training else self.num_eval_samples)
+                default = self.num_samples if self.training else self.num_eval_samples
+                count = default if num_samples is None else num_samples
                 _check_count("num_samples", count)
                 count = 1 if self.distribution.kind in ("none", "exact") else count
                 noise = self.distribution.draw_noise(batch, count, generator)

@@ -298,3 +298,12 @@ def test_outputs_without_a_readout_are_refused(output):
 def test_no_input_is_refused():
     with pytest.raises(ValueError, match="inputs: expected at least one field"):
         LPSConfig(inputs={}, distribution="haar")
+
+
+def test_inputs_are_in_the_same_order_before_and_after_json(tmp_path):
+    given = {"pair_features": "n n 2", "velocities": "n v", "charges": "n 1", "positions": "n p"}
+    config = LPSConfig(group="S_n x E(3)", inputs=given)
+    assert list(config.inputs) == ["positions", "velocities", "charges", "pair_features"]
+    config.save_pretrained(tmp_path)
+    assert list(LPSConfig.from_pretrained(tmp_path).inputs) == list(config.inputs)
+    assert list(LPSConfig().inputs) == ["node_features", "edge_features"]

@@ -186,3 +186,8 @@ def test_position_loss_is_the_mean_over_the_coordinates_of_all_nodes():
     torch.testing.assert_close(position_loss(positions, labels), F.mse_loss(positions, labels))
     with pytest.raises(ValueError, match=r"labels: expected shape \(2, 3, 3\), got \(2, 3, 2\)"):
         position_loss(positions, labels[..., :2], mask)
+
+
+def test_position_loss_leaves_padding_out_for_whole_numbers_too():
+    labels, mask = torch.tensor([[[1, 2], [70, 80]]]), torch.tensor([[True, False]])
+    assert position_loss(torch.zeros(1, 2, 2), labels, mask) == 2.5

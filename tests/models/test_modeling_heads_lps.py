@@ -67,6 +67,13 @@ def test_normalised_targets_are_predicted_in_the_unit_of_the_data():
     torch.testing.assert_close(result.loss, F.mse_loss(output[known], ((labels - mean) / std)[known]))
 
 
+def test_one_target_is_normalised_with_and_without_an_axis_of_its_own():
+    model = tiny_model(LPSForGraphClassification, label_mean=[100.0], label_std=[5.0], problem_type="regression", num_labels=1)
+    labels = torch.tensor([101.0, 99.0, torch.nan, 105.0], dtype=torch.float64)
+    flat, column = (call(model, labels=given)[0].loss for given in (labels, labels.unsqueeze(-1)))
+    assert torch.equal(flat, column)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_nodes_are_read_from_their_own_axis_or_from_the_diagonal(weighted):
     labels = torch.randint(3, (4, 7), generator=seeded(1))

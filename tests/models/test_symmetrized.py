@@ -207,3 +207,40 @@ def test_a_module_that_returns_something_else_is_refused():
     model = lps_hf.symmetrize(NETWORK, "S_n", "n 3", "n n 1")
     with pytest.raises(ValueError, match=r"module: expected it to return a tensor with the axes \(batch, n, n, 1\)"):
         model(torch.randn(2, 4, 3))
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
+        lps_hf.symmetrize(nn.Linear(3, 3), group="SO(3)", inputs="v", output="v")(torch.zeros(1, 3), num_samples=0)
+
+
+def test_frames_do_not_weigh_vectors_of_the_whole_input_by_the_padding():
+    class Directed(nn.Module):
+        def forward(self, points: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
+            return torch.cat([points.sum(dim=1), field], dim=1).tanh()
+
+    model = lps_hf.symmetrize(
+        Directed(), group="SO(3)", inputs={"points": "n v", "field": "v"}, output="6", distribution="exact"
+    )
+    generator = torch.Generator().manual_seed(0)
+    points, field = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((1, 2, 3), (1, 3)))
+    padded, mask = torch.cat([points, torch.zeros(1, 5, 3)], dim=1), torch.arange(7).unsqueeze(0) < 2
+    torch.testing.assert_close(model(points=padded, field=field, node_mask=mask), model(points=points, field=field))
+
+
+@pytest.mark.parametrize("kind", ["learned", "canonical"])
+def test_images_that_are_symmetric_up_to_rounding_come_to_every_pose(kind):
+    torch.manual_seed(0)
+    model = lps_hf.symmetrize(nn.Identity(), group="C_4", inputs="3 h w", output="3 h w", distribution=kind, noise_scale=0.0)
+    image = torch.randn(1, 3, 8, 8)
+    image = sum(torch.rot90(image, turns, (2, 3)) for turns in range(4)) / 4
+    elements = model.estimate(image, num_samples=200).group_elements
+    assert torch.bincount(elements[0], minlength=4).min() > 20
+
+
+def test_half_precision_spares_the_distribution_wherever_it_is_converted():
+    model = lps_hf.symmetrize(nn.Linear(3, 3), group="S_n x E(3)", inputs="n p", output="n p")
+    for converted in (model.to(torch.bfloat16), model.half()):
+        assert {tensor.dtype for tensor in converted.distribution.parameters()} == {torch.float32}
+        assert converted.module.weight.dtype in (torch.bfloat16, torch.float16)
+    assert {tensor.dtype for tensor in model.double().distribution.parameters()} == {torch.float64}
