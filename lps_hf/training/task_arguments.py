@@ -14,6 +14,9 @@ from lps_hf.models.configuration_lps import LPSConfig
 
 from .arguments import LPSTrainingArguments
 
+# What to symmetrize comes in one of these forms.
+MODEL_FLAGS = ("model_name_or_path", "backbone_name_or_path", "backbone_config")
+
 
 @dataclass
 class ModelArguments:
@@ -103,14 +106,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
             raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
         if isinstance(recipe.get("backbone_config"), dict):
             recipe["backbone_config"] = json.dumps(recipe["backbone_config"])
+        # A model on the command line takes the place of the recipe's, in whichever of the three forms it is.
+        if any(argument.split("=")[0] in [f"--{name}" for name in MODEL_FLAGS] for argument in arguments):
+            recipe = {name: value for name, value in recipe.items() if name not in MODEL_FLAGS}
         parser.set_defaults(**recipe)
     model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(arguments)
     if data_arguments.dataset_name is None:
         raise ValueError("dataset_name: expected a Hub id or a folder, got nothing. Give --dataset_name.")
-    names = ("model_name_or_path", "backbone_name_or_path", "backbone_config")
-    given = [name for name in names if getattr(model_arguments, name) is not None]
+    given = [name for name in MODEL_FLAGS if getattr(model_arguments, name) is not None]
     if len(given) != 1:
-        raise ValueError(f"{', '.join(names)}: expected exactly one of them, got {', '.join(given) or 'none'}.")
+        raise ValueError(f"{', '.join(MODEL_FLAGS)}: expected exactly one of them, got {', '.join(given) or 'none'}.")
     for name in ("max_train_samples", "max_eval_samples"):
         if (most := getattr(data_arguments, name)) is not None and most < 1:
             raise ValueError(f"{name}: expected at least 1, got {most}.")

@@ -217,11 +217,9 @@ def test_no_samples_are_refused():
 def test_frames_do_not_weigh_vectors_of_the_whole_input_by_the_padding():
     class Directed(nn.Module):
         def forward(self, points: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-            return torch.cat([points.sum(dim=1), field], dim=1).tanh()
+            return (torch.cat([points.sum(dim=1), field], dim=1) + 1).tanh()
 
-    model = lps_hf.symmetrize(
-        Directed(), group="SO(3)", inputs={"points": "n v", "field": "v"}, output="6", distribution="exact"
-    )
+    model = lps_hf.symmetrize(Directed(), group="SO(3)", inputs={"points": "n v", "field": "v"}, output="6", distribution="exact")
     generator = torch.Generator().manual_seed(0)
     points, field = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((1, 2, 3), (1, 3)))
     padded, mask = torch.cat([points, torch.zeros(1, 5, 3)], dim=1), torch.arange(7).unsqueeze(0) < 2
