@@ -275,8 +275,8 @@ def summarize(runs: list[dict], num_test: int) -> dict[str, dict]:
 
 
 def print_table(result: dict) -> None:
-    titles = ("upright %", "turned %", "± test set", "without 6, 9", "cost", "equivariance error", "shown upright %")
-    print("  ".join([f"{'':<32}", *titles]))
+    titles = ("upright %", "turned %", "± test set", "turned without 6, 9", "cost", "equivariance error", "shown upright %")
+    print("  ".join([f"{'':<32}", *(f"{title:>12}" for title in titles)]))
     for name, row in result["table"].items():
 
         def percent(key: str, row: dict = row) -> str:
@@ -292,12 +292,14 @@ def print_table(result: dict) -> None:
             f"{row['equivariance_error']:.2g}",
             percent("shown_upright") if "shown_upright" in row else "",
         )
-        widths = map(len, titles)
+        widths = (max(12, len(title)) for title in titles)
         print("  ".join([f"{name:<32}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))]))
     costs = ", ".join(f"{name} {cost:.2f}" for name, cost in result["cost_factors_of_vit_tiny_224"].items())
-    print(
-        f"± over {len(result['seeds'])} seeds; {result['splits']['test']} test images. Cost with ViT-tiny, 224 pixels: {costs}."
-    )
+    found = [run["rows"]["canonical, interface trained"]["shown_upright_by_class"] for run in result["runs"]]
+    shares = (f"{digit}: {100 * statistics.mean(of_seeds):.0f}" for digit, of_seeds in enumerate(zip(*found, strict=True)))
+    print(f"± over {len(result['seeds'])} seeds; {result['splits']['test']} test images.")
+    print(f"Digits that the trained interface shows upright, in %: {', '.join(shares)}.")
+    print(f"Cost with ViT-tiny on 224 x 224 pixels: {costs}.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 Flags, or one YAML recipe and flags that override it:
 
-    python scripts/run_image_classification.py scripts/recipes/cifar10_small.yaml
+    python scripts/run_image_classification.py scripts/recipes/digits_small.yaml
 """
 
 from lps_hf.training.trainer_run import run_with_trainer

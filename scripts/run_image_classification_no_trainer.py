@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The twin of run_image_classification.py on Accelerate: same flags, the loop is in lps_hf/training/accelerate_run.py.
 
-accelerate launch scripts/run_image_classification_no_trainer.py scripts/recipes/cifar10_small.yaml
+accelerate launch scripts/run_image_classification_no_trainer.py scripts/recipes/digits_small.yaml
 """
 
 from lps_hf.training.accelerate_run import run_with_accelerate

@@ -3,7 +3,7 @@
 
 Flags, or one YAML recipe and flags that override it:
 
-    python scripts/run_link_prediction.py scripts/recipes/pcqm_contact_published.yaml
+    python scripts/run_link_prediction.py scripts/recipes/contacts_small.yaml
 """
 
 from lps_hf.training.trainer_run import run_with_trainer

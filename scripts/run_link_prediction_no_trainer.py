@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The twin of run_link_prediction.py on Accelerate: same flags, the loop is in lps_hf/training/accelerate_run.py.
 
-accelerate launch scripts/run_link_prediction_no_trainer.py scripts/recipes/pcqm_contact_published.yaml
+accelerate launch scripts/run_link_prediction_no_trainer.py scripts/recipes/contacts_small.yaml
 """
 
 from lps_hf.training.accelerate_run import run_with_accelerate

@@ -3,7 +3,7 @@
 
 Flags, or one YAML recipe and flags that override it:
 
-    python scripts/run_point_cloud_classification.py scripts/recipes/point_clouds_small.yaml
+    python scripts/run_point_cloud_classification.py scripts/recipes/shapes_small.yaml
 """
 
 from lps_hf.training.trainer_run import run_with_trainer

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The twin of run_point_cloud_classification.py on Accelerate: same flags, the loop is in lps_hf/training/accelerate_run.py.
 
-accelerate launch scripts/run_point_cloud_classification_no_trainer.py scripts/recipes/point_clouds_small.yaml
+accelerate launch scripts/run_point_cloud_classification_no_trainer.py scripts/recipes/shapes_small.yaml
 """
 
 from lps_hf.training.accelerate_run import run_with_accelerate

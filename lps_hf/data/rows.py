@@ -155,13 +155,15 @@ def with_all_pairs(row: Mapping[str, Any]) -> dict[str, Any]:
         row: A row with `num_nodes`, `edge_label_index` and `edge_label`.
 
     Returns:
-        `dict`: The row with `num_nodes ** 2` pairs, `(0, 0), (0, 1), ...`; `edge_label` is 1 where it was, and 0 elsewhere.
+        `dict`: The row with `num_nodes ** 2` pairs, `(0, 0), (0, 1), ...`; `edge_label` is as it was, and None (missing) for pairs
+        that are new: they are ranked among the others, while average precision and loss are those of the pairs asked for.
     """
     num_nodes = row["num_nodes"]
     sources, targets = np.divmod(np.arange(num_nodes**2), num_nodes)
     pairs = np.asarray(row["edge_label_index"], dtype=np.int64).reshape(2, -1)
-    label = np.zeros((num_nodes, num_nodes), dtype=np.int64)
-    label[tuple(pairs[:, _as_numbers(row["edge_label"]) == 1])] = 1
+    label = np.full((num_nodes, num_nodes), None)
+    for value in (0, 1):
+        label[tuple(pairs[:, _as_numbers(row["edge_label"]) == value])] = value
     return {**row, "edge_label_index": [sources.tolist(), targets.tolist()], "edge_label": label.ravel().tolist()}
 
 

@@ -31,6 +31,19 @@ class BaseFunction(nn.Module):
     """
 
     backbone: nn.Module
+    frozen = False
+
+    def freeze(self) -> None:
+        """Leave the backbone as it is: no gradient, and no new statistics or dropout in training mode."""
+        self.frozen = True
+        self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "BaseFunction":
+        """Set training mode, of everything but a frozen backbone."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     @property
     def pretrained_model(self) -> PreTrainedModel | None:
@@ -119,7 +132,7 @@ class TokenBase(BaseFunction):
 
     def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
         """Copy the weights of a pretrained transformer; see `BaseFunction.load_pretrained`."""
-        pretrained, missing = _load_quietly(AutoModel, name_or_path, hub)
+        pretrained, missing, _ = _load_quietly(AutoModel, name_or_path, hub)
         missing = {key.removeprefix("vision_model.") for key in missing} & set(self.backbone.model.state_dict())
         _refuse_missing(name_or_path, self.backbone.model.config.model_type, missing)
         self.backbone.load_weights_from(pretrained)
@@ -161,12 +174,12 @@ class ImageBase(BaseFunction):
 
     def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
         """Copy the weights of a pretrained classifier, its last layer too where the number of classes is the same."""
-        own = self.backbone.state_dict()
         options = {"num_labels": self.backbone.config.num_labels, "ignore_mismatched_sizes": True, **hub}
-        pretrained, missing = _load_quietly(AutoModelForImageClassification, name_or_path, options)
-        # A last layer for other classes is new, and keeps the weights that it was made with.
-        head = {key for key in missing if own[key].shape[:1] == (self.backbone.config.num_labels,)}
-        _refuse_missing(name_or_path, self.backbone.config.model_type, missing - head)
+        pretrained, missing, mismatched = _load_quietly(AutoModelForImageClassification, name_or_path, options)
+        # A last layer that the checkpoint has not, or has for other classes, is new; everything before it must be there.
+        prefix = f"{pretrained.base_model_prefix}."
+        missing |= mismatched
+        _refuse_missing(name_or_path, self.backbone.config.model_type, {key for key in missing if key.startswith(prefix)})
         self.backbone.load_state_dict(pretrained.state_dict())
 
 
@@ -229,14 +242,15 @@ def _dense(field: Field, num_nodes: int) -> Tensor:
     return permute(rows, field.permutation, dim=3, transpose=True)
 
 
-def _load_quietly(auto_class: Any, name_or_path: str, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+def _load_quietly(auto_class: Any, name_or_path: str, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """A pretrained model, and the names of weights that its checkpoint lacks or has in another shape."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the report names poolers that a checkpoint lacks and nobody here reads
     try:
         model, report = auto_class.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True, **options)
     finally:
         logging.set_verbosity(verbosity)
-    return model, set(report["missing_keys"]) | {key for key, *_ in report.get("mismatched_keys", ())}
+    return model, set(report["missing_keys"]), {key for key, *_ in report.get("mismatched_keys", ())}
 
 
 def _refuse_missing(name_or_path: str, model_type: str, missing: set[str]) -> None:

@@ -64,9 +64,10 @@ def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Te
 def _refuse_unread(config: LPSConfig, tensors: Mapping[str, Tensor | None]) -> None:
     """Refuse a field that the model would ignore: its answer would not depend on what the user believes it does."""
     read = set(config.inputs) | ({"charges", "positions"} if "pair_features" in config.inputs else set())
-    for field in ("positions", "velocities", "charges", "pixel_values"):
-        if tensors.get(field) is not None and field not in read:
-            raise ValueError(f"{field}: this model has the inputs {', '.join(config.inputs)}, so expected None.")
+    for name in (*NODE_KEYS, "edge_categories", "edge_features", "pixel_values"):
+        field = name.replace("categories", "features")
+        if tensors.get(name) is not None and field not in read:
+            raise ValueError(f"{name}: this model has the inputs {', '.join(config.inputs)}, so expected None.")
 
 
 def _first_node_tensor(config: LPSConfig, tensors: Mapping[str, Tensor | None]) -> Tensor:

@@ -68,7 +68,8 @@ class LPSConfig(PreTrainedConfig):
         num_samples (`int`): Group elements drawn per input in training.
         num_eval_samples (`int`): Group elements drawn per input at evaluation. The canonical distribution draws the same one
             again wherever no nodes tie: 1 is then enough.
-        noise_scale (`float`): η, the noise of the learned distribution is Uniform(0, η).
+        noise_scale (`float`): η, factor on the noise of the learned distribution: Uniform(0, 1) on node features, Normal(0, 1) on
+            vectors, Gumbel(0, 1) on the scores of a finite group.
         temperature (`float`, *optional*): τ of the relaxation that carries the gradient: SoftSort on scores of unit L2 norm (the
             published rule) for S_n, a softmax for finite groups. Default: 0.01 for S_n, 0.1 in products, 1 for finite groups.
         sinkhorn_iterations (`int`): Sinkhorn rounds of the soft matrix.
@@ -91,7 +92,7 @@ class LPSConfig(PreTrainedConfig):
     """
 
     model_type = "lps"
-    keys_to_ignore_at_inference = ["entropy_loss", "group_elements", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = ["entropy_loss", "prior_loss", "group_elements", "hidden_states", "attentions"]
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")}
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -143,8 +144,7 @@ class LPSConfig(PreTrainedConfig):
             self.inputs = dict(sorted(self.inputs.items(), key=lambda item: [*FIELD_AXES, item[0]].index(item[0])))
         self._fill_interface_config(group)
         if self.temperature is None:
-            letters = {str(factor.score) for factor in group.factors}
-            self.temperature = 1.0 if "g" in letters else 0.01 if letters == {"n"} else 0.1
+            self.temperature = group.default_temperature
         self.validate_lps()
 
     @classmethod
@@ -169,6 +169,9 @@ class LPSConfig(PreTrainedConfig):
         changed = {key: kwargs.pop(key) for key in set(kwargs) & (set(LPSConfig.__annotations__) - {"backbone_config"})}
         if {"node_categories", "edge_categories"} & set(changed) and "inputs" not in changed:
             changed["inputs"] = None
+        if changed.get("group", config_dict.get("group")) != config_dict.get("group"):
+            # What belongs to the old group is not asked of the new one.
+            changed = {"inputs": None, "interface_config": None, "temperature": None, **changed}
         config_dict = {**config_dict, **changed}
         others = {key: value for key, value in config_dict.items() if key not in known}
         if others:

@@ -75,6 +75,12 @@ class EquivariantDistribution(nn.Module):
         self.temperature = temperature
         self.sinkhorn_iterations = sinkhorn_iterations
         group.check_distribution(kind)
+        reads_points = group.has_translations and kind != "none"
+        if reads_points and not any(axes.count("p") for axes in self._vector_inputs.values()):
+            raise ValueError(
+                f"inputs: the group {group.name} moves points, so expected a field such as 'n p' with at most one node axis, got "
+                f"{', '.join(map(repr, map(str, inputs.values())))}."
+            )
         self.interface: Any = None
         if kind in ("learned", "canonical"):
             self.interface = interface_class(group)(group, inputs, **(interface_config or {}))
@@ -96,7 +102,7 @@ class EquivariantDistribution(nn.Module):
 
     @property
     def _vector_inputs(self) -> dict[str, Representation]:
-        return {name: axes for name, axes in self.inputs.items() if axes.letters & {"v", "p"}}
+        return {name: axes for name, axes in self.inputs.items() if axes.letters & {"v", "p"} and axes.count("n") <= 1}
 
     @property
     def noise_axes(self) -> dict[str, Representation]:
@@ -192,7 +198,7 @@ class EquivariantDistribution(nn.Module):
     def _frame_scores(self, factor: Group, batch: Batch, noise: Tensor) -> Tensor:
         """Scores whose projection is a random element of the frame."""
         if str(factor.score) == "n":
-            return noise - self._frame_ranks(batch).unsqueeze(1)
+            return noise.double() - self._frame_ranks(batch).unsqueeze(1)
         return principal_axes(self._centred_vectors(batch), noise)
 
     def _frame_ranks(self, batch: Batch) -> Tensor:

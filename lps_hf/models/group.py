@@ -28,6 +28,7 @@ class Group(ABC, Generic[ElementType]):
     score: Representation
     dimension: int | None = None
     has_translations = False
+    default_temperature = 0.1
     distributions: tuple[str, ...] = DISTRIBUTIONS
 
     @property

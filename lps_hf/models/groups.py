@@ -30,6 +30,7 @@ class ProductGroup(Group[ProductElement]):
         self.name = " x ".join(factor.name for factor in factors)
         self.letters = frozenset[str]().union(*(factor.letters for factor in factors))
         self.dimension = next((factor.dimension for factor in factors if factor.dimension), None)
+        self.default_temperature = max(factor.default_temperature for factor in factors)
         self.has_translations = any(factor.has_translations for factor in factors)
         if sum(len(factor.letters) for factor in factors) != len(self.letters):
             raise ValueError(f"group {self.name!r}: expected factors that act on different axes, got two that act on the same.")

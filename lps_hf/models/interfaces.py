@@ -30,8 +30,8 @@ class Interface(Protocol):
 
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
-    """The mean position of the nodes, (batch, d), of the first field with a point axis."""
-    name, representation = next((name, axes) for name, axes in inputs.items() if axes.count("p"))
+    """The mean position of the nodes, (batch, d), of the first field with a point axis and at most one node axis."""
+    name, representation = next((name, axes) for name, axes in inputs.items() if axes.count("p") and axes.count("n") <= 1)
     points = vector_channels(batch.fields[name], representation)
     if not representation.count("n"):
         return points.mean(dim=(1, 3))
@@ -130,7 +130,9 @@ class VectorInterface(VectorNeuronInterface):
         stacked = torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(dtype).unsqueeze(1)
         if noise is not None:
             stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(dtype)
-        nodes, frame = self(stacked, mask, None if ties is None else ties[:, : stacked.shape[1]])
+        if ties is not None:  # each sample breaks ties in its own way
+            stacked = stacked.expand(-1, ties.shape[1], -1, -1, -1)
+        nodes, frame = self(stacked, mask, ties)
         found = {"n": nodes, "v": frame}
         return {name: found[letter] for letter, name in self.score_names.items()}
 

@@ -1,5 +1,7 @@
 """Task heads: a symmetrized model with the loss and the output type of a task."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,17 @@ class LPSTaskOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
+def shows_inputs(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Show the arguments of `LPSModel.forward` in a head's signature: Trainer keeps the columns that it finds there."""
+    own = inspect.signature(forward).parameters.values()
+    inherited = inspect.signature(LPSModel.forward).parameters.values()
+    named = [parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD]
+    known = {parameter.name for parameter in named}
+    named += [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in inherited if parameter.name not in known]
+    forward.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    return forward
+
+
 class LPSTaskModel(LPSPreTrainedModel):
     """What all heads share. The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
 
@@ -74,10 +87,12 @@ class LPSTaskModel(LPSPreTrainedModel):
                 "num_labels."
             )
         self.lps = LPSModel(config)
+        self.supports_gradient_checkpointing = self.lps.supports_gradient_checkpointing
         self.post_init()
 
+    @shows_inputs
     @can_return_tuple
-    def forward(self, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+    def forward(self, *, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
         """Predict, and compare with labels.
 
         Args:
@@ -132,8 +147,9 @@ class LPSForGraphClassification(LPSTaskModel):
 
     output_axes = ("c",)
 
+    @shows_inputs
     @can_return_tuple
-    def forward(self, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+    def forward(self, *, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
         """Classify graphs; see `LPSTaskModel.forward`."""
         outputs = self.lps(**{**inputs, "return_dict": True})
         logits, error = outputs.output, outputs.standard_error
@@ -173,8 +189,9 @@ class LPSForNodeClassification(LPSTaskModel):
 
     output_axes = ("n c", "n n c")
 
+    @shows_inputs
     @can_return_tuple
-    def forward(self, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+    def forward(self, *, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
         """Classify nodes; see `LPSTaskModel.forward`."""
         outputs = self.lps(**{**inputs, "return_dict": True})
         logits, error = outputs.output, outputs.standard_error
@@ -202,8 +219,9 @@ class LPSForLinkPrediction(LPSTaskModel):
 
     output_axes = ("n n c",)
 
+    @shows_inputs
     @can_return_tuple
-    def forward(self, labels: Tensor | None = None, pair_index: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
+    def forward(self, *, labels: Tensor | None = None, pair_index: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
         """Score pairs of nodes; see `LPSTaskModel.forward`.
 
         Args:

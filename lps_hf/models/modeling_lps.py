@@ -24,6 +24,8 @@ from .projections import PaddedAxis, PairProjection
 from .representations import Batch, Field
 from .symmetrization import average_over_group, mask_nodes
 
+LEARNED, INTERFACE = ("learned", "canonical"), "distribution.interface."
+
 
 @dataclass
 class LPSModelOutput(ModelOutput):
@@ -37,6 +39,7 @@ class LPSModelOutput(ModelOutput):
         group_elements (`torch.Tensor` or tuple): The elements g drawn: for S_n permutations (batch, num_samples, nodes) int64,
             rank to node; for O(d) and SO(d) matrices (batch, num_samples, d, d); for E(d) and SE(d) a pair of matrices and
             translations (batch, num_samples, d); for C_n and D_n numbers (batch, num_samples) int64; for a product a tuple.
+            Those of an exact average have weights, which are not told: given back they are averaged evenly.
         hidden_states (`tuple(torch.FloatTensor)`): The backbone's, shape `(batch * num_samples, tokens, hidden)`.
         attentions (`tuple(torch.FloatTensor)`): The backbone's, shape `(batch * num_samples, heads, tokens, tokens)`.
     """
@@ -124,10 +127,12 @@ class LPSPreTrainedModel(PreTrainedModel):
             ValueError: If weights are missing or left over: names them.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        # A learned checkpoint may be loaded with another distribution, which has no network to take its weights.
+        drops_interface = bool({"distribution", "config"} & set(kwargs)) and model.config.distribution not in LEARNED
         judged_by_caller = output_loading_info or kwargs.get("ignore_mismatched_sizes")
         if kwargs.get("state_dict") is None and not judged_by_caller:
             for kind, meaning in (("missing_keys", "lacks weights"), ("unexpected_keys", "has weights too many")):
-                keys = sorted(report[kind])
+                keys = sorted(key for key in report[kind] if not (drops_interface and INTERFACE in key))
                 if keys:
                     raise ValueError(
                         f"{args[0] if args else 'checkpoint'}: expected the weights that config.json describes, but the file "
@@ -154,6 +159,10 @@ class LPSPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, BaseFunction):
                 yield from module.backbone.parameters()
+
+    def freeze_backbone(self) -> None:
+        """Train the new parts only: the backbone gets no gradient, and its batch statistics and dropout stay off."""
+        getattr(self, self.base_model_prefix, self).base.freeze()
 
     @classmethod
     def from_backbone_pretrained(
@@ -240,6 +249,7 @@ class LPSModel(LPSPreTrainedModel):
         )
         # transformers asks direct children only, and the backbone lies deeper.
         pretrained = self.base.pretrained_model
+        self.supports_gradient_checkpointing = pretrained is not None
         self._no_split_modules = [*self._no_split_modules, *(getattr(pretrained, "_no_split_modules", None) or ())]
         self.post_init()
 
@@ -283,12 +293,13 @@ class LPSModel(LPSPreTrainedModel):
             edge_categories (`torch.Tensor` of shape `(batch, edges, features)` int64): Or categorical ones.
             node_mask (`torch.Tensor` of shape `(batch, nodes)` bool): True on nodes, which come before padding.
             edge_mask (`torch.Tensor` of shape `(batch, edges)` bool): True on edges.
-            frame_ranks (`torch.Tensor` of shape `(batch, nodes)` int64): For distribution `"frame"`.
+            frame_ranks (`torch.Tensor` of shape `(batch, nodes)` int64): For distributions `"frame"` and `"exact"`.
             positions (`torch.Tensor` of shape `(batch, nodes, d)`): In data units.
             velocities (`torch.Tensor` of shape `(batch, nodes, d)`): In data units.
             charges (`torch.Tensor` of shape `(batch, nodes, 1)`): One number per node.
             pixel_values (`torch.Tensor` of shape `(batch, channels, height, width)`): As the backbone's image processor gives it.
-            num_samples: Default: `config.num_samples` in training, `config.num_eval_samples` at evaluation.
+            num_samples: Default: `config.num_samples` in training, `config.num_eval_samples` at evaluation. Distributions
+                `"exact"` and `"none"` have a number of their own.
             noise (`dict` as `draw_noise` returns): Makes the result deterministic; q(g·x, g·ε) = g·q(x, ε).
             group_elements (as in `LPSModelOutput`): Use these elements.
             generator: Random source of the noise, on the batch's device.

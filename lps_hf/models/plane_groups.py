@@ -37,6 +37,7 @@ class PlaneGroup(Group[FiniteElement]):
     letters = frozenset({"h", "w", "g"})
     distributions = ("learned", "canonical", "haar", "exact", "none")
     score = Representation.parse("g")
+    default_temperature = 1.0
 
     def __init__(self, name: str, num_rotations: int, num_reflections: int) -> None:
         if num_rotations < 1:

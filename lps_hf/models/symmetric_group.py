@@ -19,6 +19,7 @@ class SymmetricGroup(Group[Permutation]):
     name = "S_n"
     letters = frozenset({"n"})
     score = Representation.parse("n")
+    default_temperature = 0.01
 
     def identity(self, node_mask: Tensor, num_samples: int) -> Permutation:
         """The identity, as a `Permutation` of shape `(batch, num_samples, nodes)`."""

@@ -9,6 +9,7 @@ every k, and its distribution is equivariant at every k.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .group import Group
@@ -58,7 +59,9 @@ def average_over_group(
         moved = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
         # Translations move padding away from zero.
         turned[name] = mask_nodes(moved, inputs[name], node_mask, leading=2) if inputs[name].count("p") else moved
-    samples = group.act(elements, base(turned), output)
+    samples = base(turned)
+    # Half precision would leave the group, and lose what is small beside a translation or in a mean.
+    samples = group.act(elements, samples.to(torch.promote_types(samples.dtype, torch.float32)), output)
     if weights is None:
         mean, error = estimate(samples)
     else:

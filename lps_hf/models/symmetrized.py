@@ -10,7 +10,7 @@ from .distributions import DistributionSample, EquivariantDistribution, Noise
 from .frames import laplacian_frame_ranks
 from .groups import get_group
 from .representations import Batch, Field, Representation
-from .symmetrization import average_over_group
+from .symmetrization import average_over_group, mask_nodes
 
 
 class SymmetrizedOutput(NamedTuple):
@@ -76,8 +76,7 @@ class Symmetrized(nn.Module):
             self.group.check_acts_on(axes, name if name == "output" else f"inputs[{name!r}]")
         self.num_samples, self.num_eval_samples = num_samples, num_eval_samples
         if "temperature" not in options:
-            letters = {str(factor.score)[0] for factor in self.group.factors}
-            options["temperature"] = 1.0 if "g" in letters else 0.01 if letters == {"n"} else 0.1
+            options["temperature"] = self.group.default_temperature
         self.distribution = EquivariantDistribution(self.group, distribution, self.inputs, **options)
 
     def forward(self, *args: Tensor, num_samples: int | None = None, **kwargs: Any) -> Tensor:
@@ -118,6 +117,8 @@ class Symmetrized(nn.Module):
         """
         batch = self.encode(*args, node_mask=node_mask, **kwargs)
         if group_elements is not None:
+            if noise is not None:
+                raise ValueError("group_elements and noise: expected one of them, got both.")
             sample = DistributionSample(self.group.from_tensors(group_elements, batch.node_mask))
         else:
             if noise is None:
@@ -186,7 +187,8 @@ class Symmetrized(nn.Module):
         pairs = [kwargs[name] for name, axes in self.inputs.items() if axes.count("n") == 2]
         edge_index, edge_mask = _edges_of(pairs, node_mask)
         ranks = _frame_ranks(edge_index, edge_mask, node_mask) if self.distribution.reads_frame_ranks else None
-        return Batch(dict(kwargs), node_mask, edge_index, edge_mask, ranks)
+        fields: dict[str, Field] = {name: mask_nodes(kwargs[name], axes, node_mask) for name, axes in self.inputs.items()}
+        return Batch(fields, node_mask, edge_index, edge_mask, ranks)
 
     def _check_tensor(self, name: str, tensor: Any, axes: Representation, sizes: dict[str, int]) -> None:
         if not isinstance(tensor, Tensor) or not (tensor.is_floating_point() or tensor.is_complex()):

@@ -37,6 +37,7 @@ TASKS: dict[str, type[heads.LPSTaskModel]] = {
 # What the task's baseline is, in words, where it is not a prediction that ignores the input.
 BASELINE_NAMES = {
     "particle-dynamics": "last position",
+    "molecule-regression": "prediction without molecule",
     "point-cloud-classification": "prediction without points",
     "image-classification": "prediction without image",
 }
@@ -107,8 +108,7 @@ def prepare_task(
     is_random = model_arguments.from_scratch if from_scratch is None else from_scratch
     model = _load_model(task_name, model_arguments, inferred, is_random)
     if model_arguments.freeze_backbone:
-        for parameter in model.backbone_parameters():
-            parameter.requires_grad_(False)
+        model.freeze_backbone()
     return Task(
         name=task_name,
         model=model,

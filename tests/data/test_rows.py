@@ -449,7 +449,7 @@ def test_all_pairs_keep_the_links_and_add_what_was_not_asked_for():
     row = {**ROWS["link-prediction"], "edge_label_index": [[0, 2, 1], [2, 1, 0]], "edge_label": [1, 0, None], "id": "a"}
     full = with_all_pairs(row)
     assert full["edge_label_index"] == [[0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 2, 0, 1, 2, 0, 1, 2]]
-    assert full["edge_label"] == [0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert full["edge_label"] == [None, None, 1, None, None, None, None, 0, None]
     assert full["id"] == "a"
     rows = Dataset.from_list([row]).map(with_all_pairs)
     assert rows[0]["edge_label"] == full["edge_label"]

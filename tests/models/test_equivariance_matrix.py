@@ -484,7 +484,12 @@ BAD_INPUTS = [
     ),
     ("dynamics", {"node_mask": lambda x: x.flip(1)}, ValueError, r"^node_mask: expected the nodes of each graph first"),
     ("dynamics", {"node_mask": lambda x: x.float()}, TypeError, r"^node_mask: expected bool, got torch.float32"),
-    ("molecules", {"charges": lambda x: torch.ones(3, 4, 1)}, ValueError, r"^charges: this model has the inputs node_features, pos"),
+    (
+        "molecules",
+        {"charges": lambda x: torch.ones(3, 4, 1)},
+        ValueError,
+        r"^charges: this model has the inputs node_features, pos",
+    ),
     ("molecules", {"node_categories": lambda x: x + 2}, ValueError, r"^node_categories: feature 0 has categories 0 to 2, got 3"),
     (
         "graphs",

@@ -1,12 +1,17 @@
 """Task heads: the loss is that of the mean output with its regularisers, and the output must fit the task."""
 
+import inspect
+
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import ResNetConfig
 
+from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.losses import node_loss
 from lps_hf.models.modeling_heads_lps import (
     LPSForGraphClassification,
+    LPSForImageClassification,
     LPSForLinkPrediction,
     LPSForNodeClassification,
     LPSTaskModel,
@@ -104,3 +109,26 @@ def test_links_are_scored_for_the_pairs_asked_for():
     torch.testing.assert_close(result.loss, expected)
     with pytest.raises(ValueError, match="pair_index: expected the pairs that the labels belong to, got None"):
         call(model, labels=labels)
+
+
+@pytest.mark.parametrize("head", [LPSForGraphClassification, LPSForLinkPrediction, LPSForImageClassification])
+def test_the_signature_names_every_column_that_a_model_reads(head):
+    # Trainer drops the columns of a data set that it does not find there.
+    names = set(inspect.signature(head.forward).parameters)
+    assert {"labels", "edge_index", "positions", "pixel_values", "node_mask", "generator"} <= names
+    assert ("pair_index" in names) == (head is LPSForLinkPrediction)
+
+
+def test_a_frozen_backbone_stays_as_it_is():
+    backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3, num_channels=1)
+    torch.manual_seed(0)
+    model = LPSForImageClassification(LPSConfig(backbone_config=backbone, group="C_4", num_labels=3))
+    model.freeze_backbone()
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.lps.base.backbone.state_dict().items()}
+    loss = model(pixel_values=torch.randn(4, 1, 16, 16), labels=torch.tensor([0, 1, 2, 0])).loss
+    loss.backward()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.lps.base.backbone.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.backbone_parameters())
+    assert all(parameter.grad is not None for parameter in model.lps.distribution.parameters())
+    assert model.lps.distribution.training

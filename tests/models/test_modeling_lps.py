@@ -526,3 +526,12 @@ def test_who_asks_for_the_report_judges_the_weights(saved):
     save_file(without_readout(load_file(path)), path, metadata={"format": "pt"})
     _, report = LPSForGraphClassification.from_pretrained(saved[1], output_loading_info=True)
     assert report["missing_keys"] == {"lps.base.readout.linear.weight", "lps.base.readout.linear.bias"}
+
+
+def test_a_learned_checkpoint_is_loaded_with_another_distribution(saved):
+    model = LPSForGraphClassification.from_pretrained(saved[1], distribution="haar")
+    assert model.config.distribution == "haar"
+    learned = LPSForGraphClassification.from_pretrained(saved[1])
+    assert learned.lps.distribution.interface is not None
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, learned.get_parameter(name))

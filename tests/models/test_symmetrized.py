@@ -242,3 +242,17 @@ def test_half_precision_spares_the_distribution_wherever_it_is_converted():
         assert {tensor.dtype for tensor in converted.distribution.parameters()} == {torch.float32}
         assert converted.module.weight.dtype in (torch.bfloat16, torch.float16)
     assert {tensor.dtype for tensor in model.double().distribution.parameters()} == {torch.float64}
+
+
+def test_rubbish_on_padding_does_not_reach_the_module():
+    model = lps_hf.symmetrize(flat_network(15, 2), "SO(3)", inputs="n v", output="2", distribution="haar").double().eval()
+    mask = torch.tensor([[True] * 3 + [False] * 2])
+    x = torch.randn(1, 5, 3, dtype=torch.float64)
+    noise = model.distribution.draw_noise(model.encode(x, node_mask=mask), 2)
+    first = model.estimate(x, node_mask=mask, noise=noise).mean
+    assert torch.equal(first, model.estimate(torch.where(mask.unsqueeze(-1), x, 77.0), node_mask=mask, noise=noise).mean)
+
+
+def test_points_of_pairs_alone_have_no_centroid():
+    with pytest.raises(ValueError, match=r"inputs: the group E\(3\) moves points, so expected a field such as 'n p'"):
+        lps_hf.symmetrize(NETWORK, "E(3)", "n n p", "n n p", "haar")
