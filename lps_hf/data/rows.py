@@ -155,8 +155,8 @@ def with_all_pairs(row: Mapping[str, Any]) -> dict[str, Any]:
         row: A row with `num_nodes`, `edge_label_index` and `edge_label`.
 
     Returns:
-        `dict`: The row with `num_nodes ** 2` pairs, `(0, 0), (0, 1), ...`; `edge_label` is as it was, and None (missing) for pairs
-        that are new: they are ranked among the others, while average precision and loss are those of the pairs asked for.
+        `dict`: The row with `num_nodes ** 2` pairs, `(0, 0), (0, 1), ...`; `edge_label` is as it was, and None (missing) for
+        new pairs: they are ranked among the others, while average precision and loss are those of the pairs asked for.
     """
     num_nodes = row["num_nodes"]
     sources, targets = np.divmod(np.arange(num_nodes**2), num_nodes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.trainer_utils import EvalPrediction
 
 from lps_hf.data.rows import fold_splits, infer_config, load_dataset_for, with_all_pairs
@@ -234,8 +234,12 @@ def _parse_backbone_config(text: str | None) -> PreTrainedConfig:
         raise ValueError(
             f"backbone_config: expected JSON with the key 'model_type', such as '{{\"model_type\": \"lps_mlp\"}}', got {text!r}."
         ) from error
-    own = BASE_NETWORK_CONFIGS.get(model_type)
-    return own(**values) if own else AutoConfig.for_model(model_type, **values)
+    if model_type in BASE_NETWORK_CONFIGS:
+        return BASE_NETWORK_CONFIGS[model_type](**values)
+    if model_type not in CONFIG_MAPPING:
+        own = ", ".join(map(repr, BASE_NETWORK_CONFIGS))
+        raise ValueError(f"backbone_config: expected a model_type of transformers, such as 'vit', or {own}; got {model_type!r}.")
+    return AutoConfig.for_model(model_type, **values)
 
 
 def _make_processor(config: LPSConfig, arguments: ModelArguments) -> LPSProcessor:

@@ -307,3 +307,12 @@ def test_inputs_are_in_the_same_order_before_and_after_json(tmp_path):
     config.save_pretrained(tmp_path)
     assert list(LPSConfig.from_pretrained(tmp_path).inputs) == list(config.inputs)
     assert list(LPSConfig().inputs) == ["node_features", "edge_features"]
+
+
+def test_another_group_brings_its_own_defaults(tmp_path):
+    LPSConfig(group="S_n x E(3)", interface_config={"num_neighbors": 7}).save_pretrained(tmp_path)
+    config = LPSConfig.from_pretrained(tmp_path, group="C_4")
+    assert config.inputs == {"pixel_values": "3 h w"}
+    assert config.temperature == 1.0
+    assert "num_neighbors" not in config.interface_config
+    assert LPSConfig.from_pretrained(tmp_path, distribution="haar").interface_config["num_neighbors"] == 7

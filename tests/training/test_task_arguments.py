@@ -62,6 +62,17 @@ def test_a_recipe_gives_values_and_flags_override_them(tmp_path):
     assert training_arguments.learning_rate == 1e-4
 
 
+def test_a_model_on_the_command_line_takes_the_place_of_the_recipes(tmp_path):
+    recipe = write_recipe(tmp_path, {"backbone_config": {"model_type": "vit"}, "dataset_name": "data", "report_to": "none"})
+    for flags in (["--backbone_name_or_path", "vit"], ["--backbone_name_or_path=vit"]):
+        model_arguments, data_arguments, _ = parse_arguments([recipe, *flags, "--use_cpu"])
+        assert (model_arguments.backbone_name_or_path, model_arguments.backbone_config) == ("vit", None)
+        assert data_arguments.dataset_name == "data"
+    assert parse_arguments([recipe, "--backbone_revision", "dev", "--use_cpu"])[0].backbone_config == '{"model_type": "vit"}'
+    message = refusal(recipe, "--backbone_name_or_path", "vit", "--model_name_or_path", "lps", "--use_cpu")
+    assert message.endswith("expected exactly one of them, got model_name_or_path, backbone_name_or_path.")
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
 def test_every_recipe_is_one_for_these_scripts(name):
     recipe = yaml.safe_load((RECIPES / name).read_text())
