@@ -37,7 +37,7 @@ TASKS: dict[str, type[heads.LPSTaskModel]] = {
 # What the task's baseline is, in words, where it is not a prediction that ignores the input.
 BASELINE_NAMES = {
     "particle-dynamics": "last position",
-    "molecule-regression": "prediction without molecule",
+    "molecule-regression": "training mean",
     "point-cloud-classification": "prediction without points",
     "image-classification": "prediction without image",
 }

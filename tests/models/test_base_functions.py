@@ -67,7 +67,7 @@ def test_small_networks_have_no_pretrained_checkpoints_and_no_gradient_checkpoin
     with pytest.raises(ValueError, match=r"expected a backbone with pretrained checkpoints"):
         model.lps.base.load_pretrained("some-model")
     with pytest.raises(ValueError, match=r"LPSForParticleDynamics does not support gradient checkpointing"):
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
 
 
 def test_number_of_classes_must_be_that_of_the_classifier():
