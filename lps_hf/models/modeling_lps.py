@@ -128,7 +128,7 @@ class LPSPreTrainedModel(PreTrainedModel):
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         # A learned checkpoint may be loaded with another distribution, which has no network to take its weights.
-        drops_interface = bool({"distribution", "config"} & set(kwargs)) and model.config.distribution not in LEARNED
+        drops_interface = "distribution" in kwargs and model.config.distribution not in LEARNED
         judged_by_caller = output_loading_info or kwargs.get("ignore_mismatched_sizes")
         if kwargs.get("state_dict") is None and not judged_by_caller:
             for kind, meaning in (("missing_keys", "lacks weights"), ("unexpected_keys", "has weights too many")):

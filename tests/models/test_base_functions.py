@@ -66,7 +66,7 @@ def test_small_networks_have_no_pretrained_checkpoints_and_no_gradient_checkpoin
     model = LPSForParticleDynamics(config)
     with pytest.raises(ValueError, match=r"expected a backbone with pretrained checkpoints"):
         model.lps.base.load_pretrained("some-model")
-    with pytest.raises(ValueError, match=r"LPSForParticleDynamics does not support gradient checkpointing"):
+    with pytest.raises(ValueError, match=r"LPSForParticleDynamics does not support activation checkpointing"):
         model.activation_checkpointing_enable()
 
 
