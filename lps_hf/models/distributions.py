@@ -5,6 +5,7 @@ equivariant projection of scores onto the group. So q(g·x, g·ε) = g·q(x, ε)
 follows (section 2 of arXiv 2306.02866).
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -176,14 +177,18 @@ class EquivariantDistribution(nn.Module):
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
         scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
         options = {"ties": noise["S_n"]} if isinstance(self.interface, VectorInterface) and "S_n" in noise else {}
-        raw = self.interface.scores(batch, scaled, **options)
+        interface, dtype = self.interface, next(self.interface.parameters()).dtype
+        if self.kind == "canonical" and not torch.is_grad_enabled():
+            # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties.
+            interface = copy.deepcopy(interface).double()
+        raw = interface.scores(batch, scaled, **options)
         parts: list[Element] = []
         entropy = prior_loss = None
         for factor in self.group.factors:
             own = noise[factor.name]
             # Without noise all samples have the same scores: they are computed once.
             scores = raw[factor.name].expand(-1, own.shape[1], *raw[factor.name].shape[2:])
-            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            scores = scores.to(torch.promote_types(dtype, torch.float32))
             if str(factor.score) == "g":
                 prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
                 # Not added where it is zero: double precision would hide from the projection how far scores are rounded.

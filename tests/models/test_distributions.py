@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from lps_hf.data.structured_graphs import inner_symmetric_graphs
 from lps_hf.models import symmetric_group
 from lps_hf.models.batches import encode_batch
+from lps_hf.models.configuration_base_networks import MLPBaseConfig
+from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.distributions import DistributionSample, EquivariantDistribution, Noise
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.permutations import permutation_entropy
 from lps_hf.models.representations import Batch as FieldBatch
+from lps_hf.models.symmetric_group import SymmetricGroup
 from tests.models.graph_cases import (
     EQUIVARIANT_KINDS,
     KINDS,
@@ -353,3 +357,25 @@ def test_ranks_of_another_shape_are_refused(place):
     noise = draw_noise(distribution, batch, 2)
     with pytest.raises(ValueError, match=r"frame_ranks: expected shape \(4, 7\)"):
         sample(distribution, {**batch, "frame_ranks": batch["frame_ranks"][place]}, noise)
+
+
+def test_canonical_scores_of_nodes_that_symmetry_exchanges_are_equal_to_the_last_digit(monkeypatch):
+    # With networks whose terms cancel, single precision differs by up to half of the margin that breaks ties.
+    seen, project = [], SymmetricGroup.project
+    monkeypatch.setattr(
+        SymmetricGroup, "project", lambda self, scores, *rest: seen.append(scores) or project(self, scores, *rest)
+    )
+    row = inner_symmetric_graphs()["grid"]
+    batch = {"edge_index": torch.tensor(row["edge_index"]).unsqueeze(0), "node_features": torch.ones(1, row["num_nodes"], 1)}
+    orbits = torch.tensor(row["orbits"])
+    for seed in range(20):
+        torch.manual_seed(seed)
+        backbone = MLPBaseConfig(hidden_sizes=[2])
+        model = LPSModel(LPSConfig(backbone_config=backbone, distribution="canonical", max_nodes=25)).eval()
+        with torch.no_grad():
+            model(**batch, num_samples=1)
+        scores = seen.pop().flatten()
+        assert scores.dtype == torch.float32
+        for orbit in orbits.unique():
+            members = scores[orbits == orbit]
+            assert members.max() - members.min() <= 3e-7 * scores.abs().max()
