@@ -242,8 +242,8 @@ class LPSConfig(PreTrainedConfig):
     def _check_output(self, group: Group) -> None:
         output = self.output_representation
         group.check_acts_on(output, "output")
-        allowed = ("c", "n c", "n n c", "n v", "n p", "v", "p", "n v c", "v c", "c h w")
-        if _pattern(output) not in allowed or output.count("h"):
+        allowed = ("c", "n c", "n n c", "n v", "n p", "v", "p", "n v c", "v c")
+        if _pattern(output) not in allowed:
             raise ValueError(
                 f"output: expected 'c', 'n c', 'n n c', 'n v' or 'n p' with a number of channels c, got {str(output)!r}."
             )
@@ -273,7 +273,7 @@ class LPSConfig(PreTrainedConfig):
                 f"inputs: the group {group.name} moves points, so expected a point axis such as positions 'n p', got "
                 f"{self.inputs}."
             )
-        scores = {str(factor.score)[0] for factor in group.factors}
+        scores = {factor.score_letter for factor in group.factors}
         reads_scores = self.distribution in ("learned", "canonical")
         if scores == {"n"} and reads_scores and "node_features" not in self.inputs:
             raise ValueError(

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .elements import Element, Permutation
 from .frames import orders_of_frame, principal_axes, sign_choices
-from .group import Group
+from .group import Group, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
-from .interfaces import VectorInterface, centroid, interface_class, vector_channels
+from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_inputs
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 
@@ -98,12 +98,12 @@ class EquivariantDistribution(nn.Module):
     @property
     def reads_frame_ranks(self) -> bool:
         """Whether `Batch.frame_ranks` decides: in frames of graphs, where no vectors tell the nodes apart."""
-        permutes = any(str(factor.score) == "n" for factor in self.group.factors)
+        permutes = any(factor.score_letter == "n" for factor in self.group.factors)
         return self.kind in ("frame", "exact") and permutes and not self._vector_inputs
 
     @property
     def _vector_inputs(self) -> dict[str, Representation]:
-        return {name: axes for name, axes in self.inputs.items() if axes.letters & {"v", "p"} and axes.count("n") <= 1}
+        return vector_inputs(self.inputs)
 
     @property
     def noise_axes(self) -> dict[str, Representation]:
@@ -122,6 +122,27 @@ class EquivariantDistribution(nn.Module):
             name: (batch, None, *(axis if isinstance(axis, int) else sizes[axis] for axis in axes.axes))
             for name, axes in self.noise_axes.items()
         }
+
+    def check_noise(self, noise: Any, node_mask: Tensor, num_samples: int | None = None) -> None:
+        """Refuse noise that is not what `draw_noise` returns.
+
+        Args:
+            noise: What a user gives.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
+            num_samples: The number of samples asked for; `None` where the noise decides.
+
+        Raises:
+            ValueError: If a part is missing or has the wrong shape or number of samples.
+            TypeError: If a part is no tensor.
+        """
+        expected = self.noise_shapes(node_mask)
+        if not isinstance(noise, dict) or set(noise) != set(expected):
+            got = sorted(noise) if isinstance(noise, dict) else type(noise).__name__
+            raise ValueError(f"noise: expected a dict with the keys {', '.join(expected)}, got {got}. See draw_noise.")
+        for name, shape in expected.items():
+            part = check_tensor(f"noise[{name!r}]", noise[name], shape)
+            num_samples = num_samples or part.shape[1]
+            check_sample_count(f"noise[{name!r}]", part.shape[1], num_samples)
 
     def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None = None) -> Noise:
         """Draw ε.
@@ -189,7 +210,7 @@ class EquivariantDistribution(nn.Module):
             # Without noise all samples have the same scores: they are computed once.
             scores = raw[factor.name].expand(-1, own.shape[1], *raw[factor.name].shape[2:])
             scores = scores.to(torch.promote_types(dtype, torch.float32))
-            if str(factor.score) == "g":
+            if factor.score_letter == "g":
                 prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
                 # Not added where it is zero: double precision would hide from the projection how far scores are rounded.
                 scores = scores + self.noise_scale * own if self.noise_scale else scores
@@ -202,7 +223,7 @@ class EquivariantDistribution(nn.Module):
 
     def _frame_scores(self, factor: Group, batch: Batch, noise: Tensor) -> Tensor:
         """Scores whose projection is a random element of the frame."""
-        if str(factor.score) == "n":
+        if factor.score_letter == "n":
             return noise.double() - self._frame_ranks(batch).unsqueeze(1)
         return principal_axes(self._centred_vectors(batch), noise)
 
@@ -251,7 +272,7 @@ class EquivariantDistribution(nn.Module):
         return DistributionSample(self.group.join(parts), weights=weights)
 
     def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor) -> tuple[Element, Tensor]:
-        kind = str(factor.score)[0]
+        kind = factor.score_letter
         if kind == "n":
             index, weights = orders_of_frame(self._frame_ranks(batch), batch.node_mask)
             return Permutation(index), weights

@@ -32,6 +32,11 @@ class Group(ABC, Generic[ElementType]):
     distributions: tuple[str, ...] = DISTRIBUTIONS
 
     @property
+    def score_letter(self) -> str:
+        """The first axis of the scores: "n" for permutations, "v" for matrices, "g" for finite groups."""
+        return str(self.score.axes[0])
+
+    @property
     def factors(self) -> "tuple[Group, ...]":
         """The groups that this one is a product of."""
         return (self,)
@@ -192,6 +197,12 @@ def check_tensor(name: str, tensor: Any, shape: tuple[int | None, ...]) -> Tenso
         expected = ", ".join("num_samples" if size is None else str(size) for size in shape)
         raise ValueError(f"{name}: expected shape ({expected}), got {tuple(tensor.shape)}.")
     return tensor
+
+
+def check_sample_count(name: str, given: int, num_samples: int | None) -> None:
+    """Refuse a number of samples that is zero, or not the one asked for (`None`: any)."""
+    if given < 1 or num_samples not in (None, given):
+        raise ValueError(f"{name}: expected num_samples={num_samples or 'at least 1'}, got {given} samples.")
 
 
 def expand_samples(field: FieldType, num_samples: int) -> FieldType:

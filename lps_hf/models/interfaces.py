@@ -31,13 +31,18 @@ class Interface(Protocol):
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
     """The mean position of the nodes, (batch, d), of the first field with a point axis and at most one node axis."""
-    name, representation = next((name, axes) for name, axes in inputs.items() if axes.count("p") and axes.count("n") <= 1)
+    name, representation = next((name, axes) for name, axes in vector_inputs(inputs).items() if axes.count("p"))
     points = vector_channels(batch.fields[name], representation)
     if not representation.count("n"):
         return points.mean(dim=(1, 3))
     weights = batch.node_mask.to(points.dtype)
     total = (points.mean(dim=3) * weights.unsqueeze(-1)).sum(dim=1)
     return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def vector_inputs(inputs: Mapping[str, Representation]) -> dict[str, Representation]:
+    """The fields with a vector or point axis and at most one node axis: those that frames and networks read vectors from."""
+    return {name: axes for name, axes in inputs.items() if axes.letters & {"v", "p"} and axes.count("n") <= 1}
 
 
 def vector_channels(field: Field, representation: Representation) -> Tensor:
@@ -95,12 +100,9 @@ class VectorInterface(VectorNeuronInterface):
     options = {"num_layers": 3, "hidden_size": 64, "num_neighbors": 4, "dropout": 0.0}
 
     def __init__(self, group: Group, inputs: Mapping[str, Representation], **options: Any) -> None:
-        self.inputs = {
-            name: axes for name, axes in inputs.items() if axes.letters & {"v", "p"} and axes.letters <= {"n", "v", "p"}
-        }
-        self.inputs = {name: axes for name, axes in self.inputs.items() if axes.count("n") <= 1}
+        self.inputs = vector_inputs(inputs)
         num_vectors = sum(axes.num_channels for axes in self.inputs.values())
-        self.score_names = {str(factor.score)[0]: factor.name for factor in group.factors}
+        self.score_names = {factor.score_letter: factor.name for factor in group.factors}
         self.centres = group.has_translations
         assert group.dimension is not None  # groups with vector scores have one
         super().__init__(
@@ -163,7 +165,7 @@ def interface_class(group: Group) -> type:
     Raises:
         ValueError: If there is none.
     """
-    letters = sorted(str(factor.score)[0] for factor in group.factors)
+    letters = sorted(factor.score_letter for factor in group.factors)
     known: dict[Sequence[str], type] = {
         ("n",): GraphInterface,
         ("v",): VectorInterface,
@@ -173,6 +175,6 @@ def interface_class(group: Group) -> type:
     if tuple(letters) not in known or "learned" not in group.factors[0].distributions:
         raise ValueError(
             f"group {group.name!r}: no interface network scores it, so distribution 'learned' and 'canonical' are not possible. "
-            "Choose distribution 'haar' or 'exact'."
+            "Choose distribution 'haar'."
         )
     return known[tuple(letters)]

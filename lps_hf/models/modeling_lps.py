@@ -17,7 +17,7 @@ from .base_functions import BaseFunction, inner_output, make_base_function
 from .batches import encode_batch
 from .configuration_lps import LPSConfig
 from .distributions import DistributionSample, EquivariantDistribution, Noise
-from .group import check_tensor
+from .group import check_sample_count
 from .groups import get_group
 from .interface_networks import GINInterface
 from .projections import PaddedAxis, PairProjection
@@ -376,12 +376,12 @@ class LPSModel(LPSPreTrainedModel):
             if noise is not None:
                 raise ValueError("group_elements and noise: expected one of them, got both.")
             elements = self.group.from_tensors(group_elements, batch.node_mask)
-            _check_sample_count("group_elements", elements.num_samples, num_samples)
+            check_sample_count("group_elements", elements.num_samples, num_samples)
             return DistributionSample(elements)
         if noise is None:
             noise = self.draw_noise(batch, self._resolve_num_samples(num_samples), generator)
         else:
-            self._check_noise(noise, batch, num_samples)
+            self.distribution.check_noise(noise, batch.node_mask, num_samples)
         return self.distribution(batch, noise)
 
     def _resolve_num_samples(self, num_samples: int | None) -> int:
@@ -393,17 +393,3 @@ class LPSModel(LPSPreTrainedModel):
             raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
         # The stored order is always the same, and an exact average takes every element once.
         return 1 if self.config.distribution in ("none", "exact") else num_samples
-
-    def _check_noise(self, noise: Noise, batch: Batch, num_samples: int | None) -> None:
-        expected = self.distribution.noise_shapes(batch.node_mask)
-        if not isinstance(noise, dict) or set(noise) != set(expected):
-            got = sorted(noise) if isinstance(noise, dict) else type(noise).__name__
-            raise ValueError(f"noise: expected a dict with the keys {', '.join(expected)}, got {got}. See draw_noise.")
-        for name, shape in expected.items():
-            part = check_tensor(f"noise[{name!r}]", noise[name], shape)
-            _check_sample_count(f"noise[{name!r}]", part.shape[1], num_samples or next(iter(noise.values())).shape[1])
-
-
-def _check_sample_count(name: str, given: int, num_samples: int | None) -> None:
-    if given < 1 or num_samples not in (None, given):
-        raise ValueError(f"{name}: expected num_samples={num_samples or 'at least 1'}, got {given} samples.")

@@ -197,7 +197,7 @@ class LPSProcessor(ProcessorMixin):
         """
         group, axes = get_group(config.group), config.input_representations.values()
         # Nodes with positions have a frame that the model computes.
-        permutes_graphs = any(str(factor.score) == "n" for factor in group.factors) and not any(
+        permutes_graphs = any(factor.score_letter == "n" for factor in group.factors) and not any(
             field.letters & {"v", "p"} for field in axes
         )
         return cls(

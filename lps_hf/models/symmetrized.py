@@ -127,6 +127,8 @@ class Symmetrized(nn.Module):
                 _check_count("num_samples", count)
                 count = 1 if self.distribution.kind in ("none", "exact") else count
                 noise = self.distribution.draw_noise(batch, count, generator)
+            else:
+                self.distribution.check_noise(noise, batch.node_mask, num_samples)
             sample = self.distribution(batch, noise)
         result = average_over_group(
             self._call_module,

@@ -10,50 +10,22 @@ from datasets import Dataset
 from lps_hf.models import processing_lps
 from lps_hf.models.frames import laplacian_frame_ranks
 from lps_hf.models.processing_lps import LPSProcessor
+from tests.models.processing_cases import (
+    DROP,
+    LONELY,
+    MULTI,
+    NAN,
+    PATH,
+    REAL_EDGES,
+    REAL_NODES,
+    REGRESSION,
+    SINGLE,
+    assert_same_batch,
+    categorical,
+    changed,
+    refusal,
+)
 from tests.tiny import EDGE_CATEGORIES, MAX_NODES, NODE_CATEGORIES, random_rows, tiny_classifier, tiny_config
-
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
-PATH = {
-    "edge_index": [[0, 1, 1, 2], [1, 0, 2, 1]],
-    "num_nodes": 3,
-    "node_feat": [[0, 1], [2, 0], [1, 1]],
-    "edge_attr": [[0], [0], [1], [1]],
-    "y": [2],
-}
-LONELY = {"edge_index": [[], []], "num_nodes": 1, "node_feat": [[2, 1]], "edge_attr": [], "y": [0]}
-DROP = object()
-
-
-def categorical(**options):
-    defaults = {
-        "max_nodes": MAX_NODES,
-        "node_categories": NODE_CATEGORIES,
-        "edge_categories": EDGE_CATEGORIES,
-        "num_labels": 3,
-        "problem_type": SINGLE,
-    }
-    return LPSProcessor(**{**defaults, **options})
-
-
-def changed(row, **changes):
-    """The row with some keys replaced, or left out where the value is `DROP`."""
-    return {key: value for key, value in {**copy.deepcopy(row), **changes}.items() if value is not DROP}
-
-
-def refusal(kind, processor, rows, **options):
-    """What the processor says when it refuses rows."""
-    with pytest.raises(kind) as caught:
-        processor(rows, **options)
-    assert type(caught.value) is kind
-    return str(caught.value)
-
-
-def assert_same_batch(left, right):
-    assert left.keys() == right.keys()
-    for key in left:
-        assert left[key].dtype == right[key].dtype, key
-        np.testing.assert_array_equal(left[key], right[key], err_msg=key)
-
 
 # --------------------------------------------------------------------------------------------------------------- batches
 
@@ -202,8 +174,6 @@ def test_a_saved_processor_is_loaded_by_its_auto_class(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------- from_config
 
-REAL_NODES = [[0.5, -1.0, 2.0], [0.0, 0.25, 1.0], [1.0, 1.0, 1.0]]
-REAL_EDGES = [[0.5, 1.5], [0.5, 1.5], [2.0, -1.0], [2.0, -1.0]]
 CONFIGS = {
     "categories": ({}, PATH, {"node_categories", "edge_categories"}),
     "node categories alone": ({"edge_categories": None}, changed(PATH, edge_attr=DROP), {"node_categories"}),
@@ -383,9 +353,6 @@ def test_one_class_in_every_form(label, expected):
     np.testing.assert_array_equal(batch["labels"], [expected])
 
 
-NAN = float("nan")
-
-
 @pytest.mark.parametrize("problem_type", [MULTI, REGRESSION, None])
 @pytest.mark.parametrize(
     ("label", "expected"),
@@ -459,241 +426,3 @@ def test_a_wrong_label_is_refused(name):
 def test_labels_in_some_rows_only_are_refused():
     message = refusal(ValueError, categorical(), [PATH, changed(PATH, y=DROP), PATH])
     assert message == "row 1: expected a label 'y' as the other rows have, got none."
-
-
-# ------------------------------------------------------------------------------------------------------------- bad graphs
-
-KEYS = "['edge_attr', 'edge_index', 'node_feat', 'num_nodes', 'y']"
-BAD_GRAPHS = {
-    "no nodes": (
-        changed(LONELY, num_nodes=0, node_feat=[]),
-        ValueError,
-        "num_nodes: expected at least 1, got 0.",
-    ),
-    "no nodes, not even their number": (
-        changed(LONELY, num_nodes=DROP, node_feat=[]),
-        ValueError,
-        "num_nodes: expected at least 1, got 0.",
-    ),
-    "negative number of nodes": (changed(PATH, num_nodes=-3), ValueError, "num_nodes: expected at least 1, got -3."),
-    "half a node": (changed(PATH, num_nodes=2.5), TypeError, "num_nodes: expected a whole number, got 2.5."),
-    "number of nodes is NaN": (changed(PATH, num_nodes=NAN), TypeError, "num_nodes: expected a whole number, got nan."),
-    "number of nodes is infinite": (
-        changed(PATH, num_nodes=float("inf")),
-        TypeError,
-        "num_nodes: expected a whole number, got inf.",
-    ),
-    "number of nodes is a truth value": (
-        changed(PATH, num_nodes=True),
-        TypeError,
-        "num_nodes: expected a whole number, got True.",
-    ),
-    "number of nodes is a word": (changed(PATH, num_nodes="3"), TypeError, "num_nodes: expected numbers, got <U1."),
-    "number of nodes is a list": (changed(PATH, num_nodes=[3]), TypeError, "num_nodes: expected a whole number, got [3]."),
-    "too many nodes": (
-        changed(PATH, num_nodes=9, node_feat=[[0, 0]] * 9),
-        ValueError,
-        "num_nodes: expected at most max_nodes=8, got 9. Leave the graph out, or build the model with a larger max_nodes.",
-    ),
-    "node number too large": (
-        changed(PATH, edge_index=[[0, 1, 1, 3], [1, 0, 2, 1]]),
-        ValueError,
-        "edge_index: expected node numbers 0 to 2 (num_nodes is 3), got 0 to 3.",
-    ),
-    "negative node number": (
-        changed(PATH, edge_index=[[0, 1, 1, -1], [1, 0, 2, 1]]),
-        ValueError,
-        "edge_index: expected node numbers 0 to 2 (num_nodes is 3), got -1 to 2.",
-    ),
-    "fewer nodes than edges say": (
-        changed(PATH, num_nodes=2, node_feat=[[0, 0]] * 2),
-        ValueError,
-        "edge_index: expected node numbers 0 to 1 (num_nodes is 2), got 0 to 2.",
-    ),
-    "pairs in place of two lists": (
-        changed(PATH, edge_index=[[0, 1], [1, 0], [1, 2], [2, 1]]),
-        ValueError,
-        "edge_index: expected two lists of equal length, got shape (4, 2).",
-    ),
-    "one list of nodes": (
-        changed(PATH, edge_index=[0, 1, 1, 2]),
-        ValueError,
-        "edge_index: expected two lists of equal length, got shape (4,).",
-    ),
-    "a number for edges": (
-        changed(PATH, edge_index=3),
-        ValueError,
-        "edge_index: expected two lists of equal length, got shape ().",
-    ),
-    "three axes of edges": (
-        changed(PATH, edge_index=[[[0, 1], [1, 0]]]),
-        ValueError,
-        "edge_index: expected two lists of equal length, got shape (1, 2, 2).",
-    ),
-    "ragged edges": (
-        changed(PATH, edge_index=[[0, 1, 1], [1, 0]]),
-        ValueError,
-        "edge_index: expected lists of equal length, got ragged ones.",
-    ),
-    "edges between real numbers": (
-        changed(PATH, edge_index=[[0.0, 1.0, 1.0, 2.0], [1.0, 0.0, 2.0, 1.0]]),
-        TypeError,
-        "edge_index: expected whole numbers, got float64.",
-    ),
-    "edges as truth values": (
-        changed(PATH, edge_index=[[True, False], [False, True]]),
-        TypeError,
-        "edge_index: expected whole numbers, got bool.",
-    ),
-    "edges between words": (
-        changed(PATH, edge_index=[["a", "b"], ["b", "a"]]),
-        TypeError,
-        "edge_index: expected numbers, got <U1.",
-    ),
-    "category too large": (
-        changed(PATH, node_feat=[[0, 1], [2, 0], [1, 2]]),
-        ValueError,
-        "node_feat: feature 1 has categories 0 to 1, got 2 at place 2. Check the data, or build the model with more categories.",
-    ),
-    "negative category": (
-        changed(PATH, edge_attr=[[0], [-1], [1], [1]]),
-        ValueError,
-        "edge_attr: feature 0 has categories 0 to 1, got -1 at place 1. Check the data, or build the model with more categories.",
-    ),
-    "category is no whole number": (
-        changed(PATH, node_feat=[[0.0, 1.0]] * 3),
-        TypeError,
-        "node_feat: expected whole numbers (categories), got float64.",
-    ),
-    "category is missing": (
-        changed(PATH, edge_attr=[[0], [None], [1], [1]]),
-        TypeError,
-        "edge_attr: expected numbers, got object.",
-    ),
-    "features of too few nodes": (
-        changed(PATH, node_feat=[[0, 1], [2, 0]]),
-        ValueError,
-        "node_feat: expected shape (3, 2), got (2, 2).",
-    ),
-    "too few features": (
-        changed(PATH, node_feat=[[0], [2], [1]]),
-        ValueError,
-        "node_feat: expected shape (3, 2), got (3, 1).",
-    ),
-    "a number per node": (changed(PATH, node_feat=[0, 2, 1]), ValueError, "node_feat: expected shape (3, 2), got (3,)."),
-    "ragged features": (
-        changed(PATH, node_feat=[[0, 1], [2], [1, 1]]),
-        ValueError,
-        "node_feat: expected lists of equal length, got ragged ones.",
-    ),
-    "features of too many edges": (
-        changed(PATH, edge_attr=[[0]] * 5),
-        ValueError,
-        "edge_attr: expected shape (4, 1), got (5, 1).",
-    ),
-    "features of edges that are not there": (
-        changed(LONELY, edge_attr=[[0]]),
-        ValueError,
-        "edge_attr: expected shape (0, 1), got (1, 1).",
-    ),
-}
-MISSING = {
-    "edge_index": "expected the key 'edge_index', got only ['edge_attr', 'node_feat', 'num_nodes', 'y'].",
-    "node_feat": "expected the key 'node_feat', got only ['edge_attr', 'edge_index', 'num_nodes', 'y'].",
-    "edge_attr": "expected the key 'edge_attr', got only ['edge_index', 'node_feat', 'num_nodes', 'y'].",
-}
-
-
-@pytest.mark.parametrize("name", BAD_GRAPHS)
-def test_an_impossible_graph_is_refused(name):
-    row, kind, message = BAD_GRAPHS[name]
-    assert refusal(kind, categorical(), [PATH, LONELY, row]) == f"row 2: {message}"
-
-
-@pytest.mark.parametrize("key", MISSING)
-def test_a_missing_key_is_refused(key):
-    assert refusal(ValueError, categorical(), [PATH, changed(PATH, **{key: DROP})]) == f"row 1: {MISSING[key]}"
-
-
-def test_a_missing_number_of_nodes_is_refused():
-    # What is left of a row where Trainer has dropped the columns that forward() does not name.
-    message = refusal(ValueError, categorical(), [{"edge_index": PATH["edge_index"]}])
-    assert message == (
-        "row 0: expected the key 'num_nodes' or 'node_feat', got only ['edge_index']. If a Trainer dropped it, set "
-        "remove_unused_columns=False."
-    )
-
-
-@pytest.mark.parametrize("row", [[0, 1], None, "CCO", 3])
-def test_a_row_that_is_no_dictionary_is_refused(row):
-    message = refusal(TypeError, categorical(), [PATH, row])
-    assert message == f"row 1: expected a dictionary with 'edge_index' and 'num_nodes', got {type(row).__name__}."
-
-
-def test_what_holds_no_rows_is_refused():
-    for empty in ([], (), {"edge_index": [], "num_nodes": []}, iter([])):
-        message = refusal(ValueError, categorical(), empty)
-        assert message == "rows: expected at least one row, got an empty batch."
-    for value in (None, 3):
-        message = refusal(TypeError, categorical(), value)
-        assert message == f"rows: expected a list of rows, one row or a dictionary of columns, got {type(value).__name__}."
-    message = refusal(ValueError, categorical(), {"edge_index": [PATH["edge_index"]], "num_nodes": [3, 3], "y": 0})
-    assert message == "rows: expected columns of one length, got {'edge_index': 1, 'num_nodes': 2, 'y': 0}."
-
-
-@pytest.mark.parametrize("multiple", [0, -8])
-def test_padding_to_a_multiple_of_nothing_is_refused(multiple):
-    message = refusal(ValueError, categorical(), [PATH], pad_to_multiple_of=multiple)
-    assert message == f"pad_to_multiple_of: expected at least 1, got {multiple}."
-
-
-def real(**options):
-    return LPSProcessor(**{"max_nodes": 8, "num_node_channels": 3, "num_edge_channels": 2, "num_labels": 3, **options})
-
-
-REAL = changed(PATH, node_feat=REAL_NODES, edge_attr=REAL_EDGES)
-
-
-@pytest.mark.parametrize("number", [NAN, float("inf"), -float("inf"), 1e300])
-@pytest.mark.parametrize("key", ["node_feat", "edge_attr"])
-def test_a_feature_that_is_no_finite_number_is_refused(key, number):
-    row = changed(REAL)
-    row[key][2][1] = number
-    message = refusal(ValueError, real(), [REAL, row])
-    assert message == f"row 1: {key}: expected finite float32 numbers, got NaN, infinity or larger ones."
-
-
-def test_a_wrong_number_of_real_features_is_refused():
-    message = refusal(ValueError, real(num_node_channels=4), [REAL])
-    assert message == "row 0: node_feat: expected shape (3, 4), got (3, 3)."
-    message = refusal(ValueError, real(num_edge_channels=1), [REAL])
-    assert message == "row 0: edge_attr: expected shape (4, 1), got (4, 2)."
-
-
-def test_whole_numbers_may_stand_for_real_features():
-    batch = real()([changed(REAL, node_feat=[[1, 2, 3]] * 3)])
-    np.testing.assert_array_equal(batch["node_features"], np.float32([[[1, 2, 3]] * 3]))
-
-
-def test_features_that_the_model_does_not_read_are_refused():
-    plain = LPSProcessor.from_config(tiny_config(node_categories=None, edge_categories=None))
-    message = refusal(ValueError, plain, changed(PATH, edge_attr=DROP))
-    assert message == (
-        "row 0: node_feat: this model reads no such categories. Remove the column, or build the model with node_categories."
-    )
-    nodes_alone = LPSProcessor.from_config(tiny_config(edge_categories=None))
-    message = refusal(ValueError, nodes_alone, PATH)
-    assert message == (
-        "row 0: edge_attr: this model reads no such categories. Remove the column, or build the model with edge_categories."
-    )
-    message = refusal(ValueError, LPSProcessor(node_categories=NODE_CATEGORIES), changed(PATH, edge_attr=REAL_EDGES))
-    assert message == (
-        "row 0: edge_attr: this model reads no such features. Remove the column, or build the model with edge_categories."
-    )
-
-
-def test_real_features_in_some_rows_only_are_refused():
-    processor = LPSProcessor(num_node_channels=1, num_edge_channels=1, num_labels=3)
-    row = changed(PATH, node_feat=[[0.5]] * 3, edge_attr=DROP)
-    message = refusal(ValueError, processor, [row, row, changed(row, node_feat=DROP)])
-    assert message == "row 2: expected real features 'node_features' as the other rows have, got none."

@@ -256,3 +256,14 @@ def test_rubbish_on_padding_does_not_reach_the_module():
 def test_points_of_pairs_alone_have_no_centroid():
     with pytest.raises(ValueError, match=r"inputs: the group E\(3\) moves points, so expected a field such as 'n p'"):
         lps_hf.symmetrize(NETWORK, "E(3)", "n n p", "n n p", "haar")
+
+
+def test_noise_of_another_batch_is_refused():
+    model, x = make("S_n on sets", "learned")
+    noise = model.distribution.draw_noise(model.encode(x[:1]), 2)
+    with pytest.raises(ValueError, match=r"noise\['S_n'\]: expected shape \(3, num_samples, 4\), got \(1, 2, 4\)"):
+        model.estimate(x, noise=noise)
+    with pytest.raises(ValueError, match=r"noise: expected a dict with the keys S_n, interface, got Tensor"):
+        model.estimate(x, noise=torch.rand(3, 2, 4))
+    with pytest.raises(ValueError, match="group_elements and noise: expected one of them, got both"):
+        model.estimate(x, noise=noise, group_elements=torch.zeros(3, 1, 4))
