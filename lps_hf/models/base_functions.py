@@ -192,11 +192,11 @@ class NetworkBase(BaseFunction):
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__()
-        backbone_config = config.backbone_config
+        backbone_config, self.inputs = config.backbone_config, config.input_representations
         assert isinstance(backbone_config, PreTrainedConfig)
         self.backbone = BASE_NETWORKS[backbone_config.model_type](
             backbone_config,
-            inputs=config.input_representations,
+            inputs=self.inputs,
             output=inner_output(config),
             max_nodes=config.max_nodes,
             dimension=get_group(config.group).dimension,
@@ -205,7 +205,9 @@ class NetworkBase(BaseFunction):
     def forward(self, fields: dict[str, Field], node_mask: Tensor, **kwargs: Any) -> tuple[Tensor, ModelOutput]:
         """Apply f to every sample; see `BaseFunction.forward`."""
         dtype = next(self.parameters()).dtype
-        dense = {name: _dense(field, node_mask.shape[1]).to(dtype) for name, field in fields.items()}
+        dense = {
+            name: _dense(field, node_mask.shape[1], self.inputs[name].num_channels).to(dtype) for name, field in fields.items()
+        }
         result, hidden_states = self.backbone(dense, node_mask)
         return result, ModelOutput(hidden_states=hidden_states if kwargs.get("output_hidden_states") else None)
 
@@ -227,15 +229,16 @@ def make_base_function(config: LPSConfig) -> BaseFunction:
     return TokenBase(config)
 
 
-def _dense(field: Field, num_nodes: int) -> Tensor:
+def _dense(field: Field, num_nodes: int, num_channels: int) -> Tensor:
     """A field as a tensor (batch, num_samples, *axes); an `EdgeField` as the matrix that it lists, in rank order."""
     if not isinstance(field, EdgeField):
         return field
-    batch, edges, channels = field.features.shape
+    batch = field.features.shape[0]
     source, target = field.index.unbind(1)
-    place = (source * num_nodes + target).unsqueeze(-1).expand(batch, edges, channels)
-    matrix = field.features.new_zeros(batch, num_nodes**2, channels).scatter_add(1, place, field.features)
-    matrix = matrix.view(batch, 1, num_nodes, num_nodes, channels)
+    place = (source * num_nodes + target).unsqueeze(-1) * num_channels + field.entry_channels
+    matrix = field.features.new_zeros(batch, num_nodes**2 * num_channels)
+    matrix = matrix.scatter_add(1, place.flatten(1), field.features.flatten(1))
+    matrix = matrix.view(batch, 1, num_nodes, num_nodes, num_channels)
     if field.permutation is None:
         return matrix
     rows = permute(matrix, field.permutation, dim=2, transpose=True)

@@ -1,9 +1,11 @@
 """The model's batch: checks the tensors of a call and encodes them into fields."""
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .configuration_lps import LPSConfig
 from .groups import get_group
@@ -42,17 +44,13 @@ def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Te
     edge_index = edge_index.masked_fill(~edge_mask.unsqueeze(1), 0)
     fields: dict[str, Field] = {}
     for field, representation in config.input_representations.items():
-        if field in ("node_features", "edge_features"):
-            encoded = _encode(
-                field,
-                tensors.get(field),
-                tensors.get(field.replace("features", "categories")),
-                getattr(config, field.replace("features", "categories")),
-                node_mask if field == "node_features" else edge_mask,
-                representation.num_channels,
-                dtype,
-            )
-            fields[field] = encoded if field == "node_features" else EdgeField(edge_index, encoded)
+        if field == "node_features":
+            fields[field] = _encode(config, field, tensors, node_mask, representation.num_channels, dtype)
+        elif field == "edge_features" and config.edge_categories:
+            values, channels = _edge_entries(config.edge_categories, tensors, edge_mask, dtype)
+            fields[field] = EdgeField(edge_index, values, channels=channels)
+        elif field == "edge_features":
+            fields[field] = EdgeField(edge_index, _encode(config, field, tensors, edge_mask, representation.num_channels, dtype))
         elif field == "pair_features":
             fields[field] = _pair_features(config, dtype, tensors, node_mask)
         else:
@@ -180,43 +178,61 @@ def _check_values(config: LPSConfig, node_mask: Tensor, edge_index: Tensor, edge
 
 
 def _encode(
-    field: str,
-    features: Tensor | None,
-    categories: Tensor | None,
-    sizes: list[int] | None,
-    mask: Tensor,
-    channels: int,
-    dtype: torch.dtype,
+    config: LPSConfig, field: str, tensors: Mapping[str, Tensor | None], mask: Tensor, channels: int, dtype: torch.dtype
 ) -> Tensor:
     """One field as real numbers, (batch, nodes or edges, channels), zero on padding."""
     category_key = field.replace("features", "categories")
-    unused, unused_key = (features, field) if sizes else (categories, category_key)
-    if unused is not None:
-        raise ValueError(f"{unused_key}: this model has {category_key}={sizes} in its config, so expected None.")
+    sizes, features = getattr(config, category_key), tensors.get(field)
     if sizes:
-        if categories is None or tuple(categories.shape) != (*mask.shape, len(sizes)):
-            got = None if categories is None else tuple(categories.shape)
-            raise ValueError(f"{category_key}: expected shape {(*mask.shape, len(sizes))}, got {got}.")
-        if categories.dtype != torch.int64:
-            raise TypeError(f"{category_key}: expected int64, got {categories.dtype}. Call .long().")
-        categories = categories.masked_fill(~mask.unsqueeze(-1), 0)
-        if categories.device.type == "cpu" and not torch.compiler.is_compiling():
-            check_categories(category_key, categories, sizes)
+        categories = _check_category_tensor(category_key, tensors, sizes, mask)
         # A comparison and not torch's one_hot, which reads the values and so makes an accelerator wait.
         columns = [
             column.unsqueeze(-1) == torch.arange(size, device=mask.device)
             for column, size in zip(categories.unbind(-1), sizes, strict=True)
         ]
-        if field == "edge_features":
-            columns.insert(0, torch.ones_like(columns[0][..., :1]))
         encoded = torch.cat(columns, dim=-1).to(dtype)
-    elif features is None:
-        if channels != 1:
-            raise ValueError(f"{field}: expected shape {(*mask.shape, channels)}, got None.")
-        encoded = torch.ones(*mask.shape, 1, dtype=dtype, device=mask.device)
     else:
-        encoded = _check_numbers(field, features, (*mask.shape, channels), mask, dtype)
+        _refuse_other(category_key, tensors.get(category_key), category_key, sizes)
+        if features is None and channels != 1:
+            raise ValueError(f"{field}: expected shape {(*mask.shape, channels)}, got None.")
+        if features is None:
+            encoded = torch.ones(*mask.shape, 1, dtype=dtype, device=mask.device)
+        else:
+            encoded = _check_numbers(field, features, (*mask.shape, channels), mask, dtype)
     return encoded.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _edge_entries(
+    sizes: list[int], tensors: Mapping[str, Tensor | None], mask: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The ones of one-hot edges, (batch, edges, 1 + features), zero on padding, and the channel of each: first, there is an edge."""
+    categories = _check_category_tensor("edge_categories", tensors, sizes, mask)
+    firsts = accumulate([1, *sizes[:-1]])
+    channels = torch.stack([column + first for column, first in zip(categories.unbind(-1), firsts, strict=True)], dim=-1)
+    channels = F.pad(channels, (1, 0))
+    return mask.unsqueeze(-1).expand(channels.shape).to(dtype), channels
+
+
+def _check_category_tensor(name: str, tensors: Mapping[str, Tensor | None], sizes: list[int], mask: Tensor) -> Tensor:
+    """Categories, checked, zero on padding."""
+    field = name.replace("categories", "features")
+    _refuse_other(field, tensors.get(field), name, sizes)
+    categories = tensors.get(name)
+    if categories is None or tuple(categories.shape) != (*mask.shape, len(sizes)):
+        got = None if categories is None else tuple(categories.shape)
+        raise ValueError(f"{name}: expected shape {(*mask.shape, len(sizes))}, got {got}.")
+    if categories.dtype != torch.int64:
+        raise TypeError(f"{name}: expected int64, got {categories.dtype}. Call .long().")
+    categories = categories.masked_fill(~mask.unsqueeze(-1), 0)
+    if categories.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_categories(name, categories, sizes)
+    return categories
+
+
+def _refuse_other(name: str, tensor: Tensor | None, category_key: str, sizes: list[int] | None) -> None:
+    """Refuse real features where the model has categories, and categories where it has none."""
+    if tensor is not None:
+        raise ValueError(f"{name}: this model has {category_key}={sizes} in its config, so expected None.")
 
 
 def check_categories(name: str, categories: Tensor, sizes: list[int]) -> None:

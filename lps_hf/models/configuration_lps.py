@@ -10,10 +10,11 @@ from transformers.utils import logging
 
 from .configuration_base_networks import BASE_NETWORK_CONFIGS
 from .frames import FRAMES
-from .group import Group
+from .group import TEMPERATURE_RULES, Group
 from .groups import get_group
 from .interfaces import interface_class
 from .representations import Representation
+from .samplers import check_whole_groups
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 PADDING_MODES = ("zero", "reflect", "replicate", "circular")
@@ -68,10 +69,18 @@ class LPSConfig(PreTrainedConfig):
         num_samples (`int`): Group elements drawn per input in training.
         num_eval_samples (`int`): Group elements drawn per input at evaluation. The canonical distribution draws the same one
             again wherever no nodes tie: 1 is then enough.
+        sampler (`str`): How the draws of one input depend on each other: `"independent"`, `"antithetic"` (opposite pairs),
+            `"stratified"` (Latin hypercubes) or `"orthogonal"` (one draw and its images under turns, shifts or translates). The
+            estimate is unbiased with each.
+        sampler_group_size (`int`, *optional*): m, the number of draws that depend on each other. Numbers of samples above it
+            must be multiples of it. Default: 1 for independent, 2 for antithetic, otherwise 4 where the group allows.
         noise_scale (`float`): η, factor on the noise of the learned distribution: Uniform(0, 1) on node features, Normal(0, 1) on
             vectors, Gumbel(0, 1) on the scores of a finite group.
         temperature (`float`, *optional*): τ of the relaxation that carries the gradient: SoftSort on scores of unit L2 norm (the
             published rule) for S_n, a softmax for finite groups. Default: 0.01 for S_n, 0.1 in products, 1 for finite groups.
+        temperature_rule (`str`): `"published"`: τ of permutations is `temperature` itself, so that the relaxation gets flatter
+            with the number of nodes; `"relative"`: it is `temperature` times the mean gap between neighbouring scores, alike for
+            all sizes, with the default 1.
         sinkhorn_iterations (`int`): Sinkhorn rounds of the soft matrix.
         entropy_loss_coef (`float`): Weight of the entropy of the soft matrix in the loss.
         prior_loss_coef (`float`): Weight of -log p(identity|x), which keeps a finite group's distribution at the pose that the
@@ -107,8 +116,11 @@ class LPSConfig(PreTrainedConfig):
     edge_categories: list[int] | None = None
     num_samples: int = 1
     num_eval_samples: int = 10
+    sampler: str = "independent"
+    sampler_group_size: int | None = None
     noise_scale: float = 1.0
     temperature: float | None = None
+    temperature_rule: str = "published"
     sinkhorn_iterations: int = 20
     entropy_loss_coef: float = 0.1
     prior_loss_coef: float = 0.0
@@ -144,7 +156,7 @@ class LPSConfig(PreTrainedConfig):
             self.inputs = dict(sorted(self.inputs.items(), key=lambda item: [*FIELD_AXES, item[0]].index(item[0])))
         self._fill_interface_config(group)
         if self.temperature is None:
-            self.temperature = group.default_temperature
+            self.temperature = group.temperature_by(self.temperature_rule)
         self.validate_lps()
 
     @classmethod
@@ -172,6 +184,8 @@ class LPSConfig(PreTrainedConfig):
         if changed.get("group", config_dict.get("group")) != config_dict.get("group"):
             # What belongs to the old group is not asked of the new one.
             changed = {"inputs": None, "interface_config": None, "temperature": None, **changed}
+        if changed.get("temperature_rule", config_dict.get("temperature_rule")) != config_dict.get("temperature_rule"):
+            changed = {"temperature": None, **changed}  # that of the old rule is in another unit
         config_dict = {**config_dict, **changed}
         others = {key: value for key, value in config_dict.items() if key not in known}
         if others:
@@ -198,7 +212,7 @@ class LPSConfig(PreTrainedConfig):
         """
         group = get_group(self.group)
         group.check_distribution(self.distribution)
-        for name, choices in (("frame", FRAMES), ("padding_mode", PADDING_MODES)):
+        for name, choices in (("frame", FRAMES), ("padding_mode", PADDING_MODES), ("temperature_rule", TEMPERATURE_RULES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}.")
         for name, least in (("max_nodes", 1), ("num_samples", 1), ("num_eval_samples", 1), ("sinkhorn_iterations", 0)):
@@ -207,6 +221,9 @@ class LPSConfig(PreTrainedConfig):
                 raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}.")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}.")
+        size = group.sampler_group_size(self.sampler, self.sampler_group_size)
+        for name in ("num_samples", "num_eval_samples"):
+            check_whole_groups(name, getattr(self, name), size)
         coefficients = ("noise_scale", "entropy_loss_coef", "prior_loss_coef")
         for name, least, most in (*((name, 0, None) for name in coefficients), ("patch_dropout", 0, 1)):
             value = getattr(self, name)

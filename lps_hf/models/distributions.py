@@ -19,6 +19,7 @@ from .image_interface import identity_prior_loss
 from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_inputs
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
+from .samplers import SAMPLERS, check_whole_groups
 
 Noise = dict[str, Tensor]
 
@@ -54,10 +55,14 @@ class EquivariantDistribution(nn.Module):
         noise_scale: η: factor on the noise of the interface network.
         temperature: τ of the relaxation that carries the gradient.
         sinkhorn_iterations: Rounds of the soft permutation matrix.
+        temperature_rule: What τ of a permutation is measured in; see `LPSConfig`.
         interface_config: Arguments of the interface network.
+        sampler: How the draws of one input depend on each other: `"independent"`, `"antithetic"`, `"stratified"` or
+            `"orthogonal"`; see `samplers`.
+        sampler_group_size: m, the number of draws that depend on each other; see `Group.sampler_group_size`.
 
     Raises:
-        ValueError: If there is no such distribution on the group.
+        ValueError: If there is no such distribution on the group, or no such sampler.
     """
 
     def __init__(
@@ -68,13 +73,19 @@ class EquivariantDistribution(nn.Module):
         noise_scale: float = 1.0,
         temperature: float = 0.01,
         sinkhorn_iterations: int = 20,
+        temperature_rule: str = "published",
         interface_config: dict | None = None,
+        sampler: str = "independent",
+        sampler_group_size: int | None = None,
     ) -> None:
         super().__init__()
         self.group, self.kind, self.inputs = group, kind, dict(inputs)
         self.noise_scale = noise_scale if kind == "learned" else 0.0
         self.temperature = temperature
         self.sinkhorn_iterations = sinkhorn_iterations
+        self.temperature_rule = temperature_rule
+        self.sampler_group_size = group.sampler_group_size(sampler, sampler_group_size)
+        self.sampler = SAMPLERS[sampler]
         group.check_distribution(kind)
         reads_points = group.has_translations and kind != "none"
         if reads_points and not any(axes.count("p") for axes in self._vector_inputs.values()):
@@ -145,20 +156,31 @@ class EquivariantDistribution(nn.Module):
             check_sample_count(f"noise[{name!r}]", part.shape[1], num_samples)
 
     def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None = None) -> Noise:
-        """Draw ε.
+        """Draw ε, one group of dependent draws after another.
+
+        So the first draws of many are the draws of few from the same seed, and draws in chunks those at once.
 
         Args:
             batch: The inputs; only their shapes matter.
-            num_samples: Number of samples.
+            num_samples: Number of samples: whole groups of `sampler_group_size`, or a part of one.
             generator: Random source on the batch's device.
 
         Returns:
             `dict[str, torch.Tensor]`: For every name of `noise_axes` a tensor (batch, num_samples, *axes): `interface` for the
             network, and one for each factor of the group, which decides where scores tie.
+
+        Raises:
+            ValueError: If the number of samples is larger than a group and no multiple of it.
         """
-        noise = {f.name: f.draw_scores(batch.node_mask, num_samples, generator) for f in self.group.factors}
+        check_whole_groups("num_samples", num_samples, self.sampler_group_size)
+        groups = [self._draw_group(batch, generator) for _ in range(0, num_samples, self.sampler_group_size)]
+        return {name: torch.cat([group[name] for group in groups], dim=1)[:, :num_samples] for name in groups[0]}
+
+    def _draw_group(self, batch: Batch, generator: torch.Generator | None) -> Noise:
+        size, sampler = self.sampler_group_size, self.sampler
+        noise = {f.name: f.draw_scores(batch.node_mask, size, generator, sampler) for f in self.group.factors}
         if "interface" in self.noise_axes:
-            noise["interface"] = self.interface.draw_noise(batch, num_samples, generator)
+            noise["interface"] = self.interface.draw_noise(batch, size, generator, sampler)
         return noise
 
     def forward(self, batch: Batch, noise: Noise) -> DistributionSample:
@@ -216,7 +238,9 @@ class EquivariantDistribution(nn.Module):
                 scores = scores + self.noise_scale * own if self.noise_scale else scores
             element = factor.project(scores, batch.node_mask, own)
             if torch.is_grad_enabled() and scores.requires_grad:
-                element, entropy_here = factor.relax(element, scores, batch.node_mask, self.temperature, self.sinkhorn_iterations)
+                element, entropy_here = factor.relax(
+                    element, scores, batch.node_mask, self.temperature, self.sinkhorn_iterations, self.temperature_rule
+                )
                 entropy = entropy if entropy_here is None else entropy_here
             parts.append(element)
         return DistributionSample(self.group.join(parts), entropy, prior_loss)

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from .soft_permutations import SoftPermutation
+
 
 @dataclass(frozen=True)
 class Element:
@@ -18,6 +20,8 @@ class Element:
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 mapped[field.name] = tuple(part.map(function) for part in value)
+            elif isinstance(value, SoftPermutation):
+                mapped[field.name] = value.map(function)
             else:
                 mapped[field.name] = None if value is None else function(value)
         return type(self)(**mapped)
@@ -51,8 +55,8 @@ class Permutation(Element):
 
     index: Tensor
     """(batch, num_samples, nodes) int64."""
-    soft: Tensor | None = None
-    """(batch, num_samples, nodes, ranks) doubly stochastic relaxation P̂, or `None` where no gradient is wanted."""
+    soft: SoftPermutation | None = None
+    """The doubly stochastic relaxation P̂, or `None` where no gradient is wanted."""
 
     @property
     def rank(self) -> Tensor:

@@ -8,8 +8,11 @@ from torch import Tensor
 
 from .elements import Element, ElementType
 from .representations import FieldType, Representation
+from .samplers import INDEPENDENT, SAMPLERS, Sampler
 
 DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "exact", "none")
+# τ as it is, on scores of unit L2 norm; or in units of the mean gap between neighbouring scores.
+TEMPERATURE_RULES = ("published", "relative")
 
 
 class Group(ABC, Generic[ElementType]):
@@ -41,6 +44,10 @@ class Group(ABC, Generic[ElementType]):
         """The groups that this one is a product of."""
         return (self,)
 
+    def temperature_by(self, rule: str) -> float:
+        """The default of τ: in units of the mean gap it is one gap, whatever the group."""
+        return 1.0 if rule == "relative" else self.default_temperature
+
     def join(self, parts: list[Element]) -> Any:
         """Put elements of the factors together."""
         (only,) = parts
@@ -56,13 +63,20 @@ class Group(ABC, Generic[ElementType]):
         """
 
     @abstractmethod
-    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_scores(
+        self,
+        node_mask: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = INDEPENDENT,
+    ) -> Tensor:
         """Draw noise with the axes `score` from a law that the group leaves unchanged, in double precision.
 
         Args:
             node_mask (`torch.Tensor` of shape `(batch, nodes)`): As for `identity`.
-            num_samples: Number of independent draws.
+            num_samples: Number of draws: independent ones, or those of one group of the sampler.
             generator: Random source on the mask's device.
+            sampler: How the draws depend on each other.
 
         Returns:
             `torch.Tensor` of shape `(batch, num_samples, *axes of score)`.
@@ -93,7 +107,13 @@ class Group(ABC, Generic[ElementType]):
         return self.project(noise, node_mask, noise)
 
     def relax(
-        self, elements: ElementType, scores: Tensor, node_mask: Tensor, temperature: float, num_iterations: int
+        self,
+        elements: ElementType,
+        scores: Tensor,
+        node_mask: Tensor,
+        temperature: float,
+        num_iterations: int,
+        temperature_rule: str = "published",
     ) -> tuple[ElementType, Tensor | None]:
         """Attach what carries the gradient from elements to scores; where the projection is differentiable, nothing.
 
@@ -103,6 +123,7 @@ class Group(ABC, Generic[ElementType]):
             node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
             temperature: τ > 0.
             num_iterations: Sinkhorn rounds.
+            temperature_rule: What τ of a permutation is measured in; one of `TEMPERATURE_RULES`.
 
         Returns:
             The elements, and the entropy of the relaxation, shape `()`, where the method's regulariser has one.
@@ -166,6 +187,41 @@ class Group(ABC, Generic[ElementType]):
         if kind not in known:
             group = f" for the group {self.name}" if kind in DISTRIBUTIONS else ""
             raise ValueError(f"distribution: expected one of {', '.join(map(repr, known))}{group}, got {kind!r}.")
+
+    def has_design(self, size: int) -> bool:
+        """Whether the orthogonal sampler can make groups of this many draws."""
+        return True
+
+    def sampler_group_size(self, sampler: str, size: int | None = None) -> int:
+        """The number m of dependent draws in a group of a sampler.
+
+        Args:
+            sampler: Name of the sampler.
+            size: The number asked for. Default: 4, or what comes next to it where there is no 4.
+
+        Raises:
+            ValueError: If there is no such sampler, or not with groups of this size for this group.
+            TypeError: If the size is no whole number.
+        """
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler: expected one of {', '.join(map(repr, SAMPLERS))}, got {sampler!r}.")
+        fixed, uses_design = SAMPLERS[sampler].group_size, SAMPLERS[sampler].uses_design
+
+        def is_possible(number: int) -> bool:
+            return number == fixed if fixed else not uses_design or all(factor.has_design(number) for factor in self.factors)
+
+        if size is None:
+            return next((number for number in (4, 3, 2, *range(5, 65)) if is_possible(number)), 1)
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"sampler_group_size: expected an int or None, got {type(size).__name__} {size!r}.")
+        if size < 1 or not is_possible(size):
+            known = [str(number) for number in range(1, 65) if is_possible(number)]
+            expected = "at least 1" if len(known) == 64 else " or ".join(known)
+            raise ValueError(
+                f"sampler_group_size: expected {expected} for sampler {sampler!r} and group {self.name}, got {size}. Leave it out "
+                "for the default."
+            )
+        return size
 
     def check_acts_on(self, representation: Representation, argument: str) -> None:
         """Refuse a representation with an axis that this group does not act on.

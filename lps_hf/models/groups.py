@@ -12,6 +12,7 @@ from .group import Group
 from .orthogonal_groups import EuclideanGroup, OrthogonalGroup, SpecialEuclideanGroup, SpecialOrthogonalGroup, UnitaryGroup
 from .plane_groups import CyclicGroup, DihedralGroup
 from .representations import FieldType, Representation
+from .samplers import INDEPENDENT, Sampler
 from .symmetric_group import SymmetricGroup
 
 
@@ -48,7 +49,13 @@ class ProductGroup(Group[ProductElement]):
         """The identity of every factor."""
         return ProductElement(tuple(factor.identity(node_mask, num_samples) for factor in self.factors))
 
-    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_scores(
+        self,
+        node_mask: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = INDEPENDENT,
+    ) -> Tensor:
         """A product has scores for every factor and none of its own."""
         raise NotImplementedError(f"group {self.name}: draw scores of its factors.")
 

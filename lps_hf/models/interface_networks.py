@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .sparse import SparseMatrix
+
 
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation whose statistics leave padding out, so that padding never changes a result."""
@@ -18,19 +20,20 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         Returns:
             `torch.Tensor`: Same shape as `hidden`.
         """
-        if self.training:
-            weights = mask[:, :, None, None].to(hidden.dtype)
-            count = weights.sum() * hidden.shape[2]
-            mean = (hidden * weights).sum(dim=(0, 1, 2)) / count
-            variance = ((hidden - mean).square() * weights).sum(dim=(0, 1, 2)) / count
-            with torch.no_grad():
-                unbiased = variance * (count / (count - 1).clamp(min=1))
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-                self.num_batches_tracked.add_(1)
-        else:
-            mean, variance = self.running_mean, self.running_var
-        return (hidden - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        if not self.training:
+            scale = torch.rsqrt(self.running_var + self.eps) * self.weight
+            return torch.addcmul(self.bias - self.running_mean * scale, hidden, scale)
+        weights = mask[:, :, None, None].to(hidden.dtype)
+        count = weights.sum() * hidden.shape[2]
+        mean = (hidden * weights).sum(dim=(0, 1, 2)) / count
+        centred = hidden - mean
+        variance = (centred.square() * weights).sum(dim=(0, 1, 2)) / count
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return torch.addcmul(self.bias, centred, torch.rsqrt(variance + self.eps) * self.weight)
 
 
 class GINLayer(nn.Module):
@@ -84,26 +87,26 @@ class GINInterface(nn.Module):
             `torch.Tensor` of shape `(batch, num_samples, nodes)`: Scores; meaningless on padding.
         """
         batch, num_samples, nodes, _ = node_features.shape
-        valid = node_mask[:, :, None, None]
-        adjacency = self._adjacency(edge_index, edge_mask, nodes, node_features.dtype)
-        # Samples beside each other, so that one sparse product serves all of them.
-        hidden = node_features.transpose(1, 2)
+        adjacency = self._adjacency(edge_index, edge_mask, node_mask, node_features.dtype)
+        mask = F.pad(node_mask, (1, 0), value=True)
+        # Samples beside each other, so that one sparse product serves all of them; the virtual node first.
         virtual = self.virtual_node.expand(batch, 1, num_samples, -1)
-        mask_with_virtual = F.pad(node_mask, (1, 0), value=True)
+        hidden = torch.cat([virtual, node_features.transpose(1, 2)], dim=1)
         for layer in self.layers:
-            hidden = hidden.masked_fill(~valid, 0.0)
-            messages = torch.sparse.mm(adjacency, hidden.reshape(batch * nodes, -1)).view_as(hidden) + virtual
-            messages = torch.cat([hidden.sum(dim=1, keepdim=True) + virtual, messages], dim=1)
-            joint = layer(torch.cat([virtual, hidden], dim=1), messages, mask_with_virtual)
-            virtual, hidden = joint[:, :1], joint[:, 1:]
-        return self.head(hidden).squeeze(-1).transpose(1, 2)
+            messages = (adjacency @ hidden.reshape(batch * (nodes + 1), -1)).view_as(hidden)
+            hidden = layer(hidden, messages, mask)
+        return self.head(hidden[:, 1:]).squeeze(-1).transpose(1, 2)
 
     @staticmethod
-    def _adjacency(edge_index: Tensor, edge_mask: Tensor, nodes: int, dtype: torch.dtype) -> Tensor:
-        """The batch's block-diagonal adjacency matrix, (batch * nodes, batch * nodes), rows are targets."""
-        batch = edge_index.shape[0]
-        first = torch.arange(batch, device=edge_index.device).view(-1, 1, 1) * nodes
-        source, target = (edge_index + first).transpose(0, 1).flatten(1)
-        values = edge_mask.flatten().to(dtype)
-        size = (batch * nodes, batch * nodes)
-        return torch.sparse_coo_tensor(torch.stack([target, source]), values, size, check_invariants=False)
+    def _adjacency(edge_index: Tensor, edge_mask: Tensor, node_mask: Tensor, dtype: torch.dtype) -> SparseMatrix:
+        """The batch's block-diagonal adjacency matrix, rows are targets; number 0 of each graph is the virtual node."""
+        batch, nodes = node_mask.shape
+        numbers = torch.arange(nodes + 1, device=edge_index.device)
+        ones, zeros = F.pad(node_mask, (1, 0), value=True), torch.zeros_like(numbers).expand(batch, -1)
+        # Edges, then from all nodes to the virtual one, itself too, then from it to the nodes.
+        source = torch.cat([edge_index[:, 0] + 1, numbers.expand(batch, -1), zeros[:, 1:]], dim=1)
+        target = torch.cat([edge_index[:, 1] + 1, zeros, numbers[1:].expand(batch, -1)], dim=1)
+        values = torch.cat([edge_mask, ones, node_mask], dim=1).to(dtype)
+        first = torch.arange(batch, device=edge_index.device).unsqueeze(-1) * (nodes + 1)
+        size = batch * (nodes + 1)
+        return SparseMatrix((target + first).flatten(), (source + first).flatten(), values.flatten(), (size, size))

@@ -11,6 +11,7 @@ from .image_interface import ImageInterface
 from .interface_networks import GINInterface
 from .plane_groups import PlaneGroup
 from .representations import Batch, Field, Representation
+from .samplers import INDEPENDENT, Sampler
 from .vector_neurons import VectorNeuronInterface
 
 
@@ -20,8 +21,13 @@ class Interface(Protocol):
     noise_axes: Representation | None
     """Axes of the noise that the network reads; `None` where noise enters on its scores."""
 
-    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
-        """Draw that noise from a law that the group leaves unchanged, `(batch, num_samples, *noise_axes)`."""
+    def draw_noise(
+        self, batch: Batch, num_samples: int, generator: torch.Generator | None, sampler: Sampler = INDEPENDENT
+    ) -> Tensor:
+        """Draw that noise from a law that the group leaves unchanged, `(batch, num_samples, *noise_axes)`.
+
+        The draws are independent, or those of one group of the sampler.
+        """
         ...
 
     def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
@@ -74,11 +80,12 @@ class GraphInterface(GINInterface):
         super().__init__(max(channels, 1), **options)
         self.noise_axes = Representation(("n", max(channels, 1)))
 
-    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
+    def draw_noise(
+        self, batch: Batch, num_samples: int, generator: torch.Generator | None, sampler: Sampler = INDEPENDENT
+    ) -> Tensor:
         """Uniform(0, 1) for every channel of every node."""
         mask, channels = batch.node_mask, self.noise_axes.num_channels
-        shape = (mask.shape[0], num_samples, mask.shape[1], channels)
-        return torch.rand(shape, generator=generator, device=mask.device, dtype=torch.float32)
+        return sampler.uniform((mask.shape[0], num_samples, mask.shape[1], channels), generator, mask.device, torch.float32)
 
     def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
@@ -103,6 +110,8 @@ class VectorInterface(VectorNeuronInterface):
         self.inputs = vector_inputs(inputs)
         num_vectors = sum(axes.num_channels for axes in self.inputs.values())
         self.score_names = {factor.score_letter: factor.name for factor in group.factors}
+        moves_vectors: Any = next(factor for factor in group.factors if factor.dimension)
+        self.design = moves_vectors.design
         self.centres = group.has_translations
         assert group.dimension is not None  # groups with vector scores have one
         super().__init__(
@@ -111,12 +120,14 @@ class VectorInterface(VectorNeuronInterface):
         has_nodes = any(axes.count("n") for axes in self.inputs.values())
         self.noise_axes = Representation(("n", "v", num_vectors) if has_nodes else ("v", num_vectors))
 
-    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
+    def draw_noise(
+        self, batch: Batch, num_samples: int, generator: torch.Generator | None, sampler: Sampler = INDEPENDENT
+    ) -> Tensor:
         """Normal(0, 1) for every number of every vector."""
         mask = batch.node_mask
         nodes = [mask.shape[1]] if self.noise_axes.count("n") else []
         shape = (mask.shape[0], num_samples, *nodes, self.dimension, self.noise_axes.num_channels)
-        return torch.randn(shape, generator=generator, device=mask.device, dtype=torch.float32)
+        return sampler.normal(shape, generator, mask.device, self.design, torch.float32)
 
     def scores(self, batch: Batch, noise: Tensor | None, ties: Tensor | None = None) -> dict[str, Tensor]:
         """Score nodes, (batch, num_samples, nodes), and give d vectors as columns, (batch, num_samples, d, d)."""

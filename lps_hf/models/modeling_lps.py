@@ -86,6 +86,7 @@ class LPSPreTrainedModel(PreTrainedModel):
             init.copy_(module.sources, module.make_sources())
         elif isinstance(module, PairProjection):
             init.copy_(module.copies, module.make_copies())
+            module.reset_parameters()
         else:
             super()._init_weights(module)
 
@@ -245,7 +246,10 @@ class LPSModel(LPSPreTrainedModel):
             noise_scale=config.noise_scale,
             temperature=config.temperature,
             sinkhorn_iterations=config.sinkhorn_iterations,
+            temperature_rule=config.temperature_rule,
             interface_config=config.interface_config,
+            sampler=config.sampler,
+            sampler_group_size=config.sampler_group_size,
         )
         # transformers asks direct children only, and the backbone lies deeper.
         pretrained = self.base.pretrained_model

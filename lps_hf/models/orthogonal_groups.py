@@ -1,5 +1,7 @@
 """O(d), SO(d), E(d), SE(d) and U(d), acting on vector and point axes, and the projection of vectors onto them."""
 
+from functools import reduce
+from operator import xor
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from .elements import LinearMap, RigidMotion
 from .group import Group, check_tensor, expand_samples
 from .representations import FieldType, Representation
+from .samplers import INDEPENDENT, Sampler
 
 # Vectors of which less than this is left beside the others are rounding error, and point nowhere.
 TOLERANCE = {torch.float32: 1e-5, torch.complex64: 1e-5}
@@ -76,6 +79,7 @@ class _MatrixGroup(Group[LinearMap]):
     letters = frozenset({"v", "p"})
     pattern: str
     dtype = torch.float64
+    has_reflections = True
 
     def __init__(self, dimension: int) -> None:
         _check_dimension(self.pattern, dimension)
@@ -88,10 +92,43 @@ class _MatrixGroup(Group[LinearMap]):
         eye = torch.eye(self.dimension, dtype=self.dtype, device=node_mask.device)
         return LinearMap(eye.expand(node_mask.shape[0], num_samples, -1, -1))
 
-    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_scores(
+        self,
+        node_mask: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = INDEPENDENT,
+    ) -> Tensor:
         """Normal(0, 1) for d vectors, (batch, num_samples, d, d); complex for U(d)."""
         shape = (node_mask.shape[0], num_samples, self.dimension, self.dimension)
-        return torch.randn(shape, generator=generator, device=node_mask.device, dtype=self.dtype)
+        return sampler.normal(shape, generator, node_mask.device, self.design, self.dtype)
+
+    def has_design(self, size: int) -> bool:
+        """Whether `design` knows so many matrices: 2, 4, 8, … changes of sign, and all of them with all cyclic shifts."""
+        largest = 2 ** self._num_free_signs
+        return size == largest * self.dimension or (0 < size <= largest and size.bit_count() == 1)
+
+    def design(self, size: int) -> Tensor:
+        """The matrices h of a finite subgroup of the group, (size, d, d): what orthogonal draws g·h differ by.
+
+        Changes of sign first. Over 2 of them (in odd dimensions, if reflections are allowed) what is linear in the matrix averages
+        to zero, over 4 in three dimensions also products of entries in different columns. With the cyclic shifts of the columns
+        everything of degree 2 gets its mean: those are the 12 rotations of the tetrahedron for SO(3), and its 24 rotations and
+        reflections of the pyritohedron for O(3).
+        """
+        shifted = size > 2**self._num_free_signs
+        signs = _balanced_signs(self.dimension, size // self.dimension if shifted else size, not self.has_reflections)
+        if not shifted:
+            return torch.diag_embed(signs)
+        shift = torch.eye(self.dimension, dtype=torch.float64).roll(1, dims=0)
+        if not self.has_reflections:
+            shift[0] *= (-1) ** (self.dimension - 1)
+        shifts = torch.stack([torch.linalg.matrix_power(shift, power) for power in range(self.dimension)])
+        return (shifts.unsqueeze(1) @ torch.diag_embed(signs)).flatten(0, 1)
+
+    @property
+    def _num_free_signs(self) -> int:
+        return self.dimension if self.has_reflections else self.dimension - 1
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> LinearMap:
         """Orthonormalize the columns of `scores` (batch, num_samples, d, d); see `orthonormalize`. Differentiable."""
@@ -130,6 +167,24 @@ class _MatrixGroup(Group[LinearMap]):
         return expand_samples(field, elements.num_samples)
 
 
+def _balanced_signs(dimension: int, size: int, rotations: bool) -> Tensor:
+    """A subgroup of the changes of sign (size, d) in which every sign is -1 in half of the elements, and no two go together.
+
+    Sign i of element number j is the parity of the bits that j and the code of i have in common. Codes that differ and are not
+    zero are wanted; they repeat where there are too few. Of rotations the product of all signs is 1: the codes sum to zero.
+    """
+    basis = [1 << bit for bit in range(size.bit_length() - 1)]
+    codes = basis + [code for code in range(1, size) if code not in basis]
+    codes = [codes[place % len(codes)] for place in range(dimension)] if codes else [0] * dimension
+    if rotations and size > 1:
+        last = reduce(xor, codes[:-1])
+        if last == 0:
+            codes[-2], last = codes[0], codes[0] ^ codes[-2]
+        codes[-1] = last
+    parity = [[(number & code).bit_count() % 2 for code in codes] for number in range(size)]
+    return 1.0 - 2.0 * torch.tensor(parity, dtype=torch.float64)
+
+
 class OrthogonalGroup(_MatrixGroup):
     """O(d): rotations and reflections about the origin."""
 
@@ -140,6 +195,7 @@ class SpecialOrthogonalGroup(_MatrixGroup):
     """SO(d): rotations about the origin."""
 
     pattern = "SO({})"
+    has_reflections = False
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> LinearMap:
         """Orthonormalize the columns of `scores`, and multiply the first by the determinant."""
@@ -195,9 +251,23 @@ class EuclideanGroup(Group[RigidMotion]):
         """The identity, as a `RigidMotion` with leading shape `(batch, num_samples)`."""
         return _without_translation(self.rotations.identity(node_mask, num_samples))
 
-    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_scores(
+        self,
+        node_mask: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = INDEPENDENT,
+    ) -> Tensor:
         """Normal(0, 1) for d vectors, (batch, num_samples, d, d)."""
-        return self.rotations.draw_scores(node_mask, num_samples, generator)
+        return self.rotations.draw_scores(node_mask, num_samples, generator, sampler)
+
+    def has_design(self, size: int) -> bool:
+        """As for the turns alone."""
+        return self.rotations.has_design(size)
+
+    def design(self, size: int) -> Tensor:
+        """As for the turns alone."""
+        return self.rotations.design(size)
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> RigidMotion:
         """Project onto the turns; the translation is zero until `move_to` sets it."""

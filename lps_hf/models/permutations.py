@@ -1,4 +1,4 @@
-"""Permutations as index tensors: SoftSort with Sinkhorn, its entropy, and the straight-through gather."""
+"""Permutations as index tensors: sorting, composing, and moving an axis with a straight-through gradient."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .elements import Permutation
+from .soft_permutations import SoftPermutation, pull_back_products
 
 
 def inverse(index: Tensor) -> Tensor:
@@ -33,73 +34,40 @@ def sort_nodes(scores: Tensor, node_mask: Tensor) -> Tensor:
     return masked.sort(dim=-1, descending=True, stable=True).indices
 
 
-def soft_permutation(scores: Tensor, index: Tensor, node_mask: Tensor, temperature: float, num_iterations: int = 20) -> Tensor:
-    """Relax a sort to a doubly stochastic matrix: SoftSort logits, then Sinkhorn rounds in the log domain.
-
-    The logits are -|s_i - s_(r)| / τ with s_(r) the score at rank r (Prillo and Eisenschlos 2020); each round divides the
-    rows and then the columns by their sums (section 3 and appendix of arXiv 2306.02866).
-
-    Args:
-        scores (`torch.Tensor` of shape `(batch, num_samples, nodes)`): Normalised scores, zero on padding.
-        index (`torch.Tensor` of shape `(batch, num_samples, nodes)`): The sort of `scores`.
-        node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
-        temperature: τ > 0; small values are close to the sort.
-        num_iterations: Number of Sinkhorn rounds.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, num_samples, nodes, ranks)`: P̂, exactly zero on padding.
-    """
-    log_soft = -(scores.unsqueeze(-1) - scores.gather(-1, index).unsqueeze(-2)).abs() / temperature
-    valid = (node_mask.unsqueeze(-1) & node_mask.unsqueeze(-2)).unsqueeze(1)
-    # A large negative number instead of -inf: rows of padding would be inf - inf, and their NaN would reach the gradient.
-    log_soft = log_soft.masked_fill(~valid, -1e9)
-    for _ in range(num_iterations):
-        log_soft = log_soft - log_soft.logsumexp(dim=-1, keepdim=True).masked_fill(~node_mask[:, None, :, None], 0.0)
-        log_soft = log_soft - log_soft.logsumexp(dim=-2, keepdim=True).masked_fill(~node_mask[:, None, None, :], 0.0)
-    return log_soft.exp().masked_fill(~valid, 0.0)
-
-
-def permutation_entropy(soft: Tensor, node_mask: Tensor) -> Tensor:
-    """Mean row entropy plus mean column entropy of soft permutation matrices, the method's regulariser.
-
-    Args:
-        soft (`torch.Tensor` of shape `(batch, num_samples, nodes, ranks)`): P̂, zero on padding.
-        node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
-
-    Returns:
-        `torch.Tensor` of shape `()`: In nats, averaged over nodes, samples and batch.
-    """
-    valid = (node_mask.unsqueeze(-1) & node_mask.unsqueeze(-2)).unsqueeze(1)
-    clamped = soft.clamp(min=1e-12).masked_fill(~valid, 0.0)
-    total = torch.zeros_like(soft)
-    for axis in (-1, -2):
-        probability = clamped / clamped.sum(dim=axis, keepdim=True).clamp(min=1e-12)
-        # log of 1 on padding: 0 * log(0) would be NaN.
-        total = total - probability * probability.masked_fill(~valid, 1.0).log()
-    return (total.sum(dim=(-1, -2)).mean(dim=1) / node_mask.sum(dim=-1).clamp(min=1)).mean()
-
-
-class _StraightThroughGather(torch.autograd.Function):
-    """Forward: a gather. Backward: the gradient of the product with the permutation matrix, handed to the soft matrix."""
+class _StraightThrough(torch.autograd.Function):
+    """The identity on Pᵀx or Px, whose backward pass also hands the product's gradient with respect to P to the soft matrix."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, place: Tensor, soft: Tensor, transpose: bool) -> Tensor:
-        ctx.save_for_backward(tensor, place)
+    def forward(ctx: Any, moved: Tensor, tensor: Tensor, place: Tensor, transpose: bool, *soft: Tensor) -> Tensor:
+        # Rows of P, counted by rank, meet Pᵀx itself, or the gradient of Px brought to ranks.
+        ctx.save_for_backward(moved if transpose else tensor, place, *soft)
         ctx.transpose = transpose
-        return tensor.expand(place.shape).gather(2, place)
+        return moved.view_as(moved)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
-        tensor, place = ctx.saved_tensors
-        grad_tensor = grad_soft = None
-        if ctx.needs_input_grad[0]:
-            grad_tensor = torch.zeros_like(gradient).scatter(2, place, gradient).sum_to_size(tensor.shape)
-        if ctx.needs_input_grad[2]:
-            # Rows of P are nodes and columns are ranks: Pᵀx has nodes on the input side, Px on the output side.
-            by_node, by_rank = (tensor, gradient) if ctx.transpose else (gradient, tensor)
-            grad_soft = by_node @ by_rank.transpose(-1, -2)
-        return grad_tensor, None, grad_soft, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        kept, place, *soft = ctx.saved_tensors
+        left, right = kept, gradient
+        if not ctx.transpose:
+            left, right = gather_rows(gradient, place.argsort(dim=-1)), kept.expand(gradient.shape)
+        to_soft = pull_back_products(SoftPermutation(*soft), left, right)
+        return gradient, None, None, None, *to_soft, *[None] * (len(soft) - len(to_soft))
+
+
+def gather_rows(tensor: Tensor, place: Tensor) -> Tensor:
+    """Take rows by number.
+
+    Args:
+        tensor (`torch.Tensor` of shape `(batch, num_samples or 1, nodes, channels)`): The rows.
+        place (`torch.Tensor` of shape `(batch, num_samples, nodes)` int64): Which row comes to each place.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_samples, nodes, channels)`.
+    """
+    batch, samples, nodes, channels = tensor.shape
+    first = torch.arange(batch * samples, device=place.device).view(batch, samples, 1) * nodes
+    return tensor.reshape(-1, channels).index_select(0, (place + first).flatten()).view(*place.shape, channels)
 
 
 def permute(tensor: Tensor, permutation: Permutation, dim: int, transpose: bool = False) -> Tensor:
@@ -117,11 +85,9 @@ def permute(tensor: Tensor, permutation: Permutation, dim: int, transpose: bool 
         `torch.Tensor` of shape `(batch, num_samples, ...)`.
     """
     moved = tensor.movedim(dim, 2)
-    flat = moved.reshape(*moved.shape[:3], -1)
+    flat = moved.flatten(3) if moved.dim() > 3 else moved.unsqueeze(3)
     place = permutation.index if transpose else permutation.rank
-    place = place.unsqueeze(-1).expand(*place.shape, flat.shape[-1])
-    if permutation.soft is None:
-        result = flat.expand(place.shape).gather(2, place)
-    else:
-        result = _StraightThroughGather.apply(flat, place, permutation.soft.to(flat.dtype), transpose)
+    result = gather_rows(flat, place)
+    if permutation.soft is not None:
+        result = _StraightThrough.apply(result, flat.detach(), place, transpose, *permutation.soft.tensors)
     return result.reshape(*result.shape[:3], *moved.shape[3:]).movedim(2, dim)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .elements import FiniteElement
 from .group import Group, check_tensor, expand_samples
 from .representations import EdgeField, FieldType, Representation
+from .samplers import INDEPENDENT, Sampler
 
 
 class PlaneGroup(Group[FiniteElement]):
@@ -56,12 +57,30 @@ class PlaneGroup(Group[FiniteElement]):
         """All elements in the order of their numbers, as samples: index of shape `(batch, order)`."""
         return FiniteElement(torch.arange(self.order, device=node_mask.device).expand(node_mask.shape[0], -1))
 
-    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_scores(
+        self,
+        node_mask: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = INDEPENDENT,
+    ) -> Tensor:
         """Gumbel(0, 1) for every element, (batch, num_samples, order): added to logits, the argmax draws from their softmax."""
-        shape = (node_mask.shape[0], num_samples, self.order)
-        uniform = torch.rand(shape, generator=generator, device=node_mask.device, dtype=torch.float64)
-        # rand() may be 0, where the noise would be infinite.
-        return -(-uniform.clamp(min=torch.finfo(torch.float64).tiny).log()).log()
+        return sampler.gumbel((node_mask.shape[0], num_samples, self.order), generator, node_mask.device, self.design)
+
+    def has_design(self, size: int) -> bool:
+        """Whether there is a subgroup of this order."""
+        return size > 0 and self.order % size == 0
+
+    def design(self, size: int) -> Tensor:
+        """Where right translates s(e·h) of scores on "g" read them, for h in a subgroup as spread as can be, (size, order) int64.
+
+        Where scores of noise choose e, their translates choose e·h⁻¹.
+        """
+        num_turns = math.gcd(size, self.num_rotations)
+        turns = torch.arange(num_turns) * (self.num_rotations // num_turns)
+        reflections = torch.arange(size // num_turns) * self.num_rotations
+        subgroup = (reflections.unsqueeze(-1) + turns).flatten()
+        return self._product(torch.arange(self.order), subgroup.unsqueeze(-1))
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> FiniteElement:
         """Take the element with the largest score (batch, num_samples, order)."""
@@ -73,9 +92,15 @@ class PlaneGroup(Group[FiniteElement]):
         return FiniteElement((scores + margin * largest * noise).argmax(dim=-1))
 
     def relax(
-        self, elements: FiniteElement, scores: Tensor, node_mask: Tensor, temperature: float, num_iterations: int
+        self,
+        elements: FiniteElement,
+        scores: Tensor,
+        node_mask: Tensor,
+        temperature: float,
+        num_iterations: int,
+        temperature_rule: str = "published",
     ) -> tuple[FiniteElement, None]:
-        """Attach softmax(scores / τ); the method's regulariser has no entropy for this group."""
+        """Attach softmax(scores / τ); the method's regulariser has no entropy for this group, nor is there a rule for τ."""
         return FiniteElement(elements.index, (scores / temperature).softmax(dim=-1)), None
 
     def compose(self, left: FiniteElement, right: FiniteElement) -> FiniteElement:

@@ -4,11 +4,20 @@ A field with two node axes is an image of n_max × n_max pixels, cut into patche
 likewise; one without is added to all tokens. Sizes that the grid does not divide are padded with zeros or copies.
 """
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import initialization as init
 
 from .representations import EdgeField, Field, Representation
+from .soft_permutations import SoftPermutation, pull_back_matrix
+from .sparse import SparseMatrix
+
+# A matrix product with a dense image takes about as long per pixel as one with a sparse image per 1/16 entry.
+DENSE_SIZE_PER_ENTRY = 16
 
 
 def padding_sources(size: int, padded_size: int, mode: str, centered: bool) -> Tensor:
@@ -47,87 +56,55 @@ def copies_of_each(sources: Tensor, size: int) -> Tensor:
     return nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1)
 
 
-class _EdgePatchProjection(torch.autograd.Function):
-    """Patch embedding of an image given by its non-zero pixels: a sparse matrix product, so the image is never made.
-
-    The backward pass hands the dense formulation's gradient with respect to P in PᵀAP to the soft matrix.
-    """
+class _StraightThroughPatches(torch.autograd.Function):
+    """The identity on tokens made of PᵀAP, whose backward pass also hands the gradient with respect to P to the soft matrix."""
 
     @staticmethod
-    def forward(ctx, features, weight, soft, edge_index, rank, projection):
-        batch, num_samples, _ = rank.shape
-        # Zero pixels add nothing, unless somebody asks for their gradient.
-        chosen = torch.ones_like(features, dtype=torch.bool) if ctx.needs_input_grad[0] else features != 0
-        entries = graph, edge, channel = chosen.nonzero(as_tuple=True)
-        ends = edge_index[graph, :, edge]
-        sample = graph.unsqueeze(-1) * num_samples + torch.arange(num_samples, device=graph.device)
-        # (entries, num_samples, ends): where each end lands, then all its copies on the padded axis.
-        places = rank.flatten(0, 1)[sample.unsqueeze(-1), ends.unsqueeze(1)]
-        copies = projection.copies[places]
-        rows, columns = copies[:, :, 0, :, None], copies[:, :, 1, None, :]
-        patch, grid = projection.patch_size, projection.grid_size
-        token = sample[..., None, None] * grid**2 + (rows // patch) * grid + columns // patch
-        pixel = channel.view(-1, 1, 1, 1) * patch**2 + (rows % patch) * patch + columns % patch
-        visible = (rows >= 0) & (columns >= 0)
-        which = torch.arange(graph.shape[0], device=graph.device).view(-1, 1, 1, 1).expand_as(visible)[visible]
-        token, pixel, values = token[visible], pixel[visible], features[entries]
-        size = (batch * num_samples * grid**2, features.shape[-1] * patch**2)
-        image = _sparse_matrix(token, pixel, values[which], size)
-        ctx.save_for_backward(weight, rank, ends, image, token, pixel, which, values, *entries)
-        ctx.projection, ctx.features_shape = projection, features.shape
-        return torch.sparse.mm(image, weight.flatten(1).t()).view(batch, num_samples, grid**2, -1)
+    def forward(ctx: Any, tokens: Tensor, projection: "PairProjection", weight: Tensor, *others: Tensor) -> Tensor:
+        ctx.projection = projection
+        ctx.save_for_backward(weight, *others)
+        return tokens.view_as(tokens)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        weight, rank, ends, image, token, pixel, which, values, *entries = ctx.saved_tensors
-        grad_features = grad_weight = grad_soft = None
-        flat = gradient.flatten(0, 2)
-        if ctx.needs_input_grad[0]:
-            seen = (flat[token] * weight.flatten(1).t()[pixel]).sum(dim=-1)
-            per_entry = torch.zeros_like(values).index_add(0, which, seen)
-            grad_features = values.new_zeros(ctx.features_shape).index_put(tuple(entries), per_entry)
-        if ctx.needs_input_grad[1]:
-            grad_weight = torch.sparse.mm(image.t(), flat).t().reshape(weight.shape)
-        if ctx.needs_input_grad[2]:
-            graph, _, channel = entries
-            entry = (values, graph, *ends.unbind(-1), channel)
-            # One sample at a time: the image's gradient is dense.
-            per_sample = []
-            for sample, ranks in enumerate(rank.unbind(1)):
-                pixels = ctx.projection.pixel_gradient(gradient[:, sample], weight, ranks.shape[-1])
-                per_sample.append(_soft_gradient(pixels, ranks, entry))
-            grad_soft = torch.stack(per_sample, dim=1)
-        return grad_features, grad_weight, grad_soft, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, values, graph, channel, ends, rank, *soft = ctx.saved_tensors
+        gradients = []
+        # One sample at a time: the gradient of an image is dense.
+        for sample, ranks in enumerate(rank.unbind(1)):
+            pixels = ctx.projection.pixel_gradient(gradient[:, sample], weight, ranks.shape[-1])
+            source, target = (ranks[graph, end] for end in ends)
+            to_permutation = _permutation_gradient(pixels, values, graph, source, target, channel)
+            here = SoftPermutation(*(vector[:, sample : sample + 1] for vector in soft))
+            gradients.append(pull_back_matrix(here, to_permutation.unsqueeze(1)))
+        to_soft = [torch.cat(parts, dim=1) for parts in zip(*gradients, strict=True)]
+        return gradient, None, *[None] * 6, *to_soft, *[None] * (len(soft) - len(to_soft))
 
 
-def _sparse_matrix(row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    return torch.sparse_coo_tensor(torch.stack([row, column]), values, size, check_invariants=False)
-
-
-def _soft_gradient(pixels: Tensor, rank: Tensor, entries: tuple[Tensor, ...]) -> Tensor:
-    """Gradient of a function of PᵀAP with respect to P, from its gradient G: A P Gᵀ + Aᵀ P G, summed over channels.
+def _permutation_gradient(
+    pixels: Tensor, values: Tensor, graph: Tensor, source: Tensor, target: Tensor, channel: Tensor
+) -> Tensor:
+    """Gradient of a function of Y = PᵀAP with respect to P, from its gradient G: Y Gᵀ + Yᵀ G, summed over channels.
 
     Args:
         pixels (`torch.Tensor` of shape `(batch, ranks, ranks, channels)`): G.
-        rank (`torch.Tensor` of shape `(batch, nodes)`): The rank of each node, which is P.
-        entries: Values of A, and of each its graph, source, target and channel.
+        values (`torch.Tensor` of shape `(entries,)`): The entries of Y.
+        graph (`torch.Tensor` of shape `(entries,)`): The graph of each entry.
+        source (`torch.Tensor` of shape `(entries,)`): Its row.
+        target (`torch.Tensor` of shape `(entries,)`): Its column.
+        channel (`torch.Tensor` of shape `(entries,)`): Its channel.
 
     Returns:
-        `torch.Tensor` of shape `(batch, nodes, ranks)`.
+        `torch.Tensor` of shape `(batch, ranks, ranks)`: Rows, which belong to nodes, are counted by their ranks too.
     """
-    values, graph, source, target, channel = entries
-    batch, nodes = rank.shape
-    channels = pixels.shape[-1]
-    size = (batch * nodes, batch * nodes * channels)
-    place = rank.view(batch, nodes, 1, 1).expand(-1, -1, nodes, channels)
-    source, target = graph * nodes + source, graph * nodes + target
-    by_source = _sparse_matrix(source, target * channels + channel, values, size)
-    by_target = _sparse_matrix(target, source * channels + channel, values, size)
-    # Rows of both products: node j at its rank, every channel; columns: every rank.
-    columns = pixels.transpose(1, 2).gather(1, place).transpose(2, 3).reshape(-1, nodes)
-    rows = pixels.gather(1, place).transpose(2, 3).reshape(-1, nodes)
-    return (torch.sparse.mm(by_source, columns) + torch.sparse.mm(by_target, rows)).view(batch, nodes, nodes)
+    batch, ranks, _, channels = pixels.shape
+    shape = (batch * ranks, batch * ranks * channels)
+    source, target = graph * ranks + source, graph * ranks + target
+    by_row = SparseMatrix(source, target * channels + channel, values, shape)
+    by_column = SparseMatrix(target, source * channels + channel, values, shape)
+    seen_by_row = pixels.permute(0, 2, 3, 1).reshape(-1, ranks)
+    seen_by_column = pixels.transpose(2, 3).reshape(-1, ranks)
+    return (by_row @ seen_by_row + by_column @ seen_by_column).view(batch, ranks, ranks)
 
 
 class PaddedAxis(nn.Module):
@@ -192,32 +169,29 @@ class NodeProjection(nn.Module):
         return self.conv(padded.flatten(0, 1).transpose(1, 2)).transpose(1, 2).unflatten(0, field.shape[:2])
 
 
-class _PatchConvolution(nn.Conv2d):
-    """A patch convolution that also takes edge lists; in its own forward, where offloading and adapters expect the weight."""
-
-    def forward(self, image: Tensor | EdgeField, projection: "PairProjection | None" = None) -> Tensor:
-        if not isinstance(image, EdgeField):
-            return super().forward(image)
-        permutation = image.permutation
-        # Sparse products exist in single and double precision only, and sums over many edges want it.
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        soft = None if permutation.soft is None else permutation.soft.to(dtype)
-        with torch.autocast(self.weight.device.type, enabled=False):
-            tokens = _EdgePatchProjection.apply(
-                image.features.to(dtype), self.weight.to(dtype), soft, image.index, permutation.rank, projection
-            )
-        return tokens.to(self.weight.dtype) + self.bias
-
-
 class PairProjection(nn.Module):
-    """Tokens from "n n c": a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists."""
+    """Tokens from "n n c": a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists.
+
+    Every entry of an edge list adds one row of the weight to one token, so that the image is made only where that is cheaper.
+    The weight (channels, patch, patch, hidden) holds these rows in one piece; a convolution's would have them scattered.
+    """
 
     def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
         super().__init__()
         self.axis = PaddedAxis(max_nodes, grid_size, mode, centered)
-        self.grid_size, self.patch_size = grid_size, self.axis.patch_size
-        self.conv = _PatchConvolution(channels, hidden_size, self.patch_size, stride=self.patch_size)
-        self.register_buffer("copies", self.make_copies(), persistent=False)
+        self.channels, self.grid_size, self.patch_size = channels, grid_size, self.axis.patch_size
+        self.weight = nn.Parameter(torch.empty(channels, self.patch_size, self.patch_size, hidden_size))
+        self.bias = nn.Parameter(torch.empty(hidden_size))
+        copies = self.make_copies()
+        self.has_gaps = bool((copies < 0).any())
+        self.register_buffer("copies", copies, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters as a convolution's are by default."""
+        bound = 1 / math.sqrt(self.channels * self.patch_size**2)
+        init.uniform_(self.weight, -bound, bound)
+        init.uniform_(self.bias, -bound, bound)
 
     def make_copies(self) -> Tensor:
         """Padded places of each node place; not stored, so made again when a checkpoint is loaded."""
@@ -226,23 +200,63 @@ class PairProjection(nn.Module):
     def forward(self, field: Field) -> Tensor:
         """Project an `EdgeField`, or (batch, num_samples, ranks, ranks, channels), to (batch, num_samples, tokens, hidden)."""
         if isinstance(field, EdgeField):
-            return self.conv(field, self)
-        padded = self.axis.pad(self.axis.pad(field, dim=2), dim=3).to(self.conv.weight.dtype)
-        return self.conv(padded.flatten(0, 1).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2).unflatten(0, field.shape[:2])
+            # Sparse products exist in single and double precision only, and sums over many edges want it.
+            with torch.autocast(self.weight.device.type, enabled=False):
+                tokens = self._project_edges(field, self.weight.to(torch.promote_types(self.weight.dtype, torch.float32)))
+            return tokens.to(self.weight.dtype) + self.bias
+        padded = self.axis.pad(self.axis.pad(field, dim=2), dim=3).to(self.weight.dtype)
+        patches = padded.unflatten(3, (self.grid_size, -1)).unflatten(2, (self.grid_size, -1))
+        patches = patches.permute(0, 1, 2, 4, 6, 3, 5).flatten(4).flatten(2, 3)
+        return patches @ self.weight.flatten(0, 2) + self.bias
+
+    def _project_edges(self, field: EdgeField, weight: Tensor) -> Tensor:
+        permutation = field.permutation
+        assert permutation is not None  # fields reach a base function through a group element
+        rank = permutation.rank
+        batch, num_samples, nodes = rank.shape
+        features = field.features.to(weight.dtype)
+        graph, edge, entry = _entries(features)
+        values, channel = features[graph, edge, entry], field.entry_channels[graph, edge, entry]
+        ends = field.index[graph, :, edge].unbind(-1)
+
+        # The image as a matrix with a row for each token and a column for each pixel of a patch. What an end adds to the place
+        # of an entry, (num_samples, entries, copies), is looked up by node: copies on the padded axis, and of each its patch.
+        inside = rank.clamp(max=self.axis.max_nodes - 1)  # padding, where there are no edges, may be longer
+        copies = self.copies[inside].transpose(0, 1).flatten(1, 2)
+        patch, pixel = copies // self.patch_size, copies % self.patch_size
+        width = self.channels * self.patch_size**2
+        flat = [graph * nodes + end for end in ends]
+        rows = (patch * self.grid_size * width + pixel * self.patch_size)[:, flat[0]]
+        columns = (patch * width + pixel)[:, flat[1]]
+        sample = torch.arange(num_samples, device=rank.device).unsqueeze(-1)
+        corner = (graph * num_samples + sample) * self.grid_size**2 * width + channel * self.patch_size**2
+        place = corner[..., None, None] + rows.unsqueeze(-1) + columns.unsqueeze(-2)
+        entries = values[:, None, None].expand(place.shape)
+        if self.has_gaps:
+            visible = (copies[:, flat[0]].unsqueeze(-1) >= 0) & (copies[:, flat[1]].unsqueeze(-2) >= 0)
+            place, entries = place.masked_fill(~visible, 0), entries.masked_fill(~visible, 0.0)
+
+        shape = (batch * num_samples * self.grid_size**2, width)
+        tokens = _matrix(place.flatten(), entries.flatten(), shape) @ weight.flatten(0, 2)
+        tokens = tokens.view(batch, num_samples, self.grid_size**2, -1)
+        if permutation.soft is not None:
+            others = (values.detach(), graph, channel, torch.stack(ends), rank, *permutation.soft.tensors)
+            tokens = _StraightThroughPatches.apply(tokens, self, weight.detach(), *others)
+        return tokens
 
     def pixel_gradient(self, gradient: Tensor, weight: Tensor, num_ranks: int) -> Tensor:
         """Gradient with respect to the image, from that with respect to the tokens: a transposed convolution, unpadded.
 
         Args:
             gradient (`torch.Tensor` of shape `(batch, tokens, hidden)`): Gradient of the tokens.
-            weight (`torch.Tensor` of shape `(hidden, channels, patch, patch)`): The projection's weight.
+            weight (`torch.Tensor` of shape `(channels, patch, patch, hidden)`): The projection's weight.
             num_ranks: Length of the batch's node axis.
 
         Returns:
             `torch.Tensor` of shape `(batch, num_ranks, num_ranks, channels)`.
         """
         grid = self.grid_size
-        padded = (gradient @ weight.flatten(1)).view(-1, grid, grid, weight.shape[1], self.patch_size, self.patch_size)
+        padded = (gradient @ weight.flatten(0, 2).t()).view(-1, grid, grid, *weight.shape[:3])
         pixels = padded.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
         sources, size = self.axis.sources, self.axis.max_nodes
         for dim in (1, 2):
@@ -252,6 +266,24 @@ class PairProjection(nn.Module):
             pixels = pixels.new_zeros(shape).index_add(dim, place, pixels).narrow(dim, 0, size)
             pixels = resize_axis(pixels, dim, num_ranks)
         return pixels
+
+
+def _entries(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Graph, edge and entry of what is to be summed, each of shape (entries,)."""
+    if features.device.type == "cpu" and not features.requires_grad and not torch.compiler.is_compiling():
+        graph, edge, entry = features.nonzero(as_tuple=True)
+        return graph, edge, entry
+    # Zeros add nothing, but somebody asks for their gradient, or looking for them would make the device wait.
+    axes = (torch.arange(size, device=features.device) for size in features.shape)
+    graph, edge, entry = (axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
+    return graph, edge, entry
+
+
+def _matrix(place: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor | SparseMatrix:
+    """The matrix of given shape by entries at flat places, which add up: dense where that makes products cheaper."""
+    if shape[0] * shape[1] <= DENSE_SIZE_PER_ENTRY * len(place):
+        return values.new_zeros(shape[0] * shape[1]).index_add(0, place, values).view(shape)
+    return SparseMatrix(place // shape[1], place % shape[1], values, shape)
 
 
 class InvariantReadout(nn.Module):

@@ -9,6 +9,7 @@ counts invariant channels. `"n n 3"` is a tensor with three channels for every o
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from .elements import Permutation
@@ -111,8 +112,17 @@ class EdgeField:
     index: Tensor
     """(batch, 2, edges) int64: source and target of each edge, local to its graph."""
     features: Tensor
-    """(batch, edges, channels): the entries; repeated edges add up. Zero on padding."""
+    """(batch, edges, entries): the entries of each edge; repeated edges add up. Zero on padding."""
     permutation: Permutation | None = None
+    channels: Tensor | None = None
+    """(batch, edges, entries) int64: the channel of each entry; `None` where every edge lists all channels in order."""
+
+    @property
+    def entry_channels(self) -> Tensor:
+        """The channel of each entry, (batch, edges, entries)."""
+        if self.channels is not None:
+            return self.channels
+        return torch.arange(self.features.shape[-1], device=self.features.device).expand(self.features.shape)
 
 
 Field = Tensor | EdgeField

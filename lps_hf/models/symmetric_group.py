@@ -9,8 +9,10 @@ from torch import Tensor
 
 from .elements import Permutation
 from .group import Group, check_tensor, expand_samples
-from .permutations import compose, inverse, permutation_entropy, permute, soft_permutation, sort_nodes
+from .permutations import compose, inverse, permute, sort_nodes
 from .representations import EdgeField, FieldType, Representation
+from .soft_permutations import soft_permutation
+from .samplers import INDEPENDENT, Sampler
 
 
 class SymmetricGroup(Group[Permutation]):
@@ -26,11 +28,17 @@ class SymmetricGroup(Group[Permutation]):
         batch, nodes = node_mask.shape
         return Permutation(torch.arange(nodes, device=node_mask.device).expand(batch, num_samples, nodes))
 
-    def draw_scores(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_scores(
+        self,
+        node_mask: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = INDEPENDENT,
+    ) -> Tensor:
         """Uniform(0, 1) for every node, (batch, num_samples, nodes)."""
         shape = (node_mask.shape[0], num_samples, node_mask.shape[1])
         # float64: two equal float32 numbers among a thousand nodes are common enough to favour the stored order.
-        return torch.rand(shape, generator=generator, device=node_mask.device, dtype=torch.float64)
+        return sampler.uniform(shape, generator, node_mask.device, torch.float64)
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> Permutation:
         """Sort the nodes by their scores (batch, num_samples, nodes), in descending order."""
@@ -42,13 +50,24 @@ class SymmetricGroup(Group[Permutation]):
         return Permutation(sort_nodes(scores.double() + margin * largest * noise, node_mask))
 
     def relax(
-        self, elements: Permutation, scores: Tensor, node_mask: Tensor, temperature: float, num_iterations: int
+        self,
+        elements: Permutation,
+        scores: Tensor,
+        node_mask: Tensor,
+        temperature: float,
+        num_iterations: int,
+        temperature_rule: str = "published",
     ) -> tuple[Permutation, Tensor | None]:
-        """Attach the soft matrix of SoftSort and Sinkhorn on scores of unit L2 norm, and give its entropy."""
+        """Attach the soft matrix of SoftSort and Sinkhorn on scores of unit L2 norm, and give its entropy; see `Group.relax`."""
         scores = scores.masked_fill(~node_mask.unsqueeze(1), 0.0)
         scores = scores / torch.linalg.vector_norm(scores, dim=-1, keepdim=True).clamp(min=1e-6)
-        soft = soft_permutation(scores, elements.index, node_mask, temperature, num_iterations)
-        return Permutation(elements.index, soft), permutation_entropy(soft, node_mask)
+        tau: float | Tensor = temperature
+        largest_span = 2**0.5 / temperature  # of numbers with unit norm
+        if temperature_rule == "relative":
+            gap = _mean_gap(scores.detach(), node_mask)
+            tau, largest_span = temperature * gap.clamp(min=1e-12), node_mask.shape[1] / temperature
+        soft = soft_permutation(scores, elements.index, node_mask, tau, num_iterations, largest_span)
+        return Permutation(elements.index, soft), soft.entropy(node_mask).to(scores.dtype)
 
     def enumerate(self, num_nodes: int, device: torch.device | None = None) -> Permutation:
         """All n! elements, as one graph with n! samples: index of shape `(1, n!, num_nodes)`."""
@@ -92,3 +111,11 @@ class SymmetricGroup(Group[Permutation]):
             if axis == "n":
                 field = permute(field, elements, dim=2 + position, transpose=invert)
         return field if representation.count("n") else expand_samples(field, elements.num_samples)
+
+
+def _mean_gap(scores: Tensor, node_mask: Tensor) -> Tensor:
+    """The mean gap between neighbouring scores (batch, num_samples, nodes), of shape (batch, num_samples, 1)."""
+    padding = ~node_mask.unsqueeze(1)
+    highest = scores.masked_fill(padding, -torch.inf).amax(dim=-1, keepdim=True)
+    lowest = scores.masked_fill(padding, torch.inf).amin(dim=-1, keepdim=True)
+    return (highest - lowest) / (node_mask.sum(dim=-1)[:, None, None] - 1).clamp(min=1)

@@ -10,6 +10,7 @@ from .distributions import DistributionSample, EquivariantDistribution, Noise
 from .frames import laplacian_frame_ranks
 from .groups import get_group
 from .representations import Batch, Field, Representation
+from .samplers import check_whole_groups
 from .symmetrization import average_over_group, mask_nodes
 
 
@@ -42,7 +43,8 @@ class Symmetrized(nn.Module):
         distribution: p(g|x); see `EquivariantDistribution`.
         num_samples: Group elements per input in training.
         num_eval_samples: Group elements per input at evaluation.
-        options: `noise_scale`, `temperature`, `sinkhorn_iterations`, `interface_config` of `EquivariantDistribution`.
+        options: `noise_scale`, `temperature`, `sinkhorn_iterations`, `interface_config`, `sampler`, `sampler_group_size` of
+            `EquivariantDistribution`.
 
     Raises:
         ValueError: If the group does not act on an axis, or there is no such distribution.
@@ -76,8 +78,10 @@ class Symmetrized(nn.Module):
             self.group.check_acts_on(axes, name if name == "output" else f"inputs[{name!r}]")
         self.num_samples, self.num_eval_samples = num_samples, num_eval_samples
         if "temperature" not in options:
-            options["temperature"] = self.group.default_temperature
+            options["temperature"] = self.group.temperature_by(options.get("temperature_rule", "published"))
         self.distribution = EquivariantDistribution(self.group, distribution, self.inputs, **options)
+        for name, count in (("num_samples", num_samples), ("num_eval_samples", num_eval_samples)):
+            check_whole_groups(name, count, self.distribution.sampler_group_size)
 
     def forward(self, *args: Tensor, num_samples: int | None = None, **kwargs: Any) -> Tensor:
         """Estimate φ(x); arguments as `estimate`.

@@ -4,7 +4,10 @@ The reference uses dense matrices, one graph at a time and without padding, so n
 and padded arithmetic is shared with it; only the parameters and the backbone are.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -12,12 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ViTConfig
 
+from lps_hf.models import permutations, projections
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.distributions import Noise
 from lps_hf.models.frames import laplacian_frame_ranks
 from lps_hf.models.interface_networks import GINInterface, MaskedBatchNorm
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 from lps_hf.models.representations import EdgeField
+from lps_hf.models.soft_permutations import pull_back_matrix, pull_back_products
 
 NODE_CATEGORIES = [3, 2]
 EDGE_CATEGORIES = [2]
@@ -234,11 +239,15 @@ def pad_to_grid(tensor: Tensor, max_nodes: int, parts: int, config: LPSConfig, d
 
 def reference_soft_permutation(scores: Tensor, temperature: float, rounds: int) -> Tensor:
     """P̂ of one graph without padding, from scores (nodes,), rows and columns normalised by themselves in turn."""
-    ordered = scores.sort(descending=True).values
-    log_soft = -(scores[:, None] - ordered[None, :]).abs() / temperature
+    return reference_soft_matrix(scores, scores.argsort(descending=True), temperature, rounds)
+
+
+def reference_soft_matrix(scores: Tensor, index: Tensor, temperature: float, rounds: int) -> Tensor:
+    """P̂ (..., nodes, ranks) of scores (..., nodes) and their hard sort, in the log domain, as it was published."""
+    log_soft = -(scores.unsqueeze(-1) - scores.gather(-1, index).unsqueeze(-2)).abs() / temperature
     for _ in range(rounds):
-        log_soft = log_soft.log_softmax(dim=1)
-        log_soft = log_soft.log_softmax(dim=0)
+        log_soft = log_soft.log_softmax(dim=-1)
+        log_soft = log_soft.log_softmax(dim=-2)
     return log_soft.exp()
 
 
@@ -303,16 +312,17 @@ def reference_encoding(batch: Batch, dtype: torch.dtype) -> tuple[list[Tensor], 
 def reference_tokens(model: LPSModel, nodes: Tensor, pairs: Tensor) -> Tensor:
     """Tokens (tokens, hidden) of one permuted graph: pad, then convolve."""
     config, grid = model.config, model.base.backbone.grid_size
-    node_conv, pair_conv = (model.base.projections[name].conv for name in ("node_features", "edge_features"))
+    node_conv, pairs_to_tokens = model.base.projections["node_features"].conv, model.base.projections["edge_features"]
     sequence = pad_to_grid(nodes, config.max_nodes, grid**2, config, dim=0).T.unsqueeze(0)
     tokens = F.conv1d(sequence, node_conv.weight, node_conv.bias, stride=node_conv.weight.shape[-1])[0].T
     image = pad_to_grid(pairs, config.max_nodes, grid, config, dim=0)
     image = pad_to_grid(image, config.max_nodes, grid, config, dim=1).permute(2, 0, 1).unsqueeze(0)
-    patches = F.conv2d(image, pair_conv.weight, pair_conv.bias, stride=pair_conv.weight.shape[-1])
+    kernel = pairs_to_tokens.weight.permute(3, 0, 1, 2)
+    patches = F.conv2d(image, kernel, pairs_to_tokens.bias, stride=kernel.shape[-1])
     return tokens + patches[0].flatten(1).T
 
 
-def reference_readout(model: LPSModel, tokens: Tensor, pooled: Tensor | None, matrix: Tensor) -> Tensor:
+def reference_readout(model: LPSModel, tokens: Tensor | None, pooled: Tensor | None, matrix: Tensor) -> Tensor:
     """ρ_out(g) of the read-out of one sample, with g given as a matrix (nodes, ranks)."""
     config, grid, nodes = model.config, model.base.backbone.grid_size, len(matrix)
     axes = config.output_representation.count("n")
@@ -357,9 +367,39 @@ def reference_forward(model: LPSModel, batch: Batch, noise: Noise) -> tuple[list
             pairs = torch.einsum("ir,ijc,js->rsc", matrix, tensor, matrix)
             tokens = reference_tokens(model, matrix.T @ feature, pairs)
             backbone = model.base.backbone(tokens.unsqueeze(0))
-            pooled = None if backbone.pooler_output is None else backbone.pooler_output[0]
-            samples.append(reference_readout(model, backbone.last_hidden_state[0], pooled, matrix))
+            states = (backbone.last_hidden_state, backbone.pooler_output)  # one of them: what the read-out needs
+            samples.append(reference_readout(model, *(None if state is None else state[0] for state in states), matrix))
             entropy.append(reference_entropy(soft))
         outputs.append(torch.stack(samples).mean(0))
         entropies.append(torch.stack(entropy).mean())
     return outputs, torch.stack(entropies).mean()
+
+
+@contextmanager
+def permutation_gradients(rank: Tensor) -> Iterator[list[Tensor]]:
+    """Collect what a backward pass hands to soft permutations: the gradient with respect to P, once the pass is over.
+
+    The library hands it on in factors, or one sample at a time, with rows counted by rank, and never has the whole of it.
+
+    Args:
+        rank: The rank of each node, (batch, num_samples, nodes).
+
+    Yields:
+        A list that gets one tensor (batch, num_samples, nodes, ranks).
+    """
+    whole: list[Tensor] = []
+    by_sample: list[Tensor] = []
+    found: list[Tensor] = []
+
+    def products(soft: Any, left: Tensor, right: Tensor) -> Any:
+        whole.append(left @ right.mT)
+        return pull_back_products(soft, left, right)
+
+    def matrix(soft: Any, gradient: Tensor) -> Any:
+        by_sample.append(gradient)
+        return pull_back_matrix(soft, gradient)
+
+    with mock.patch.object(permutations, "pull_back_products", products), mock.patch.object(projections, "pull_back_matrix", matrix):
+        yield found
+    total = torch.stack(whole + ([torch.cat(by_sample, dim=1)] if by_sample else [])).sum(dim=0)
+    found.append(total.gather(2, rank.unsqueeze(-1).expand_as(total)))

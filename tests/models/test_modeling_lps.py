@@ -307,14 +307,15 @@ class LargestDenseSquare(TorchDispatchMode):
 
 
 @every_kind
-def test_evaluation_makes_no_dense_square_of_nodes(kind):
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_no_dense_square_of_nodes_is_made(kind, with_gradient):
     model, batch = tiny_model(distribution=kind, max_nodes=53), kwargs_for(kind, random_batch([53, 31]))
-    with torch.no_grad(), LargestDenseSquare(53) as watch:
-        model(**batch)
+    with torch.set_grad_enabled(with_gradient), LargestDenseSquare(53) as watch:
+        output = model(**batch)
     assert not watch.found
-    if kind == "learned":  # what the watch is there for is made with a gradient
+    if kind == "learned" and with_gradient:  # the watch sees what it is there for, in the backward pass
         with LargestDenseSquare(53) as watch:
-            model(**batch)
+            output.output.sum().backward()
         assert watch.found
 
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from lps_hf.models import symmetric_group
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_heads_lps import LPSForParticleDynamics
+from lps_hf.models.soft_permutations import SoftPermutation
 from tests.models.base_network_names import PAIR_TRANSFORMER_COLUMNS, PAIR_TRANSFORMER_TENSORS, PARTICLE_GNN_TENSORS, convert
+from tests.models.graph_cases import permutation_gradients
 from tests.models.vector_neuron_names import our_vector_neuron_name
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
@@ -176,9 +178,10 @@ def run(name: str, variant: str, dtype: torch.dtype) -> Run:
     watch(case, model, seen)
     relax = symmetric_group.soft_permutation
 
-    def soft_permutation(scores: Tensor, *args: Any) -> Tensor:
-        seen["scores"], seen["perm_soft"] = scores, relax(scores, *args)
-        return seen["perm_soft"]
+    def soft_permutation(scores: Tensor, index: Tensor, *args: Any) -> SoftPermutation:
+        soft = relax(scores, index, *args)
+        seen["scores"], seen["perm_soft"] = scores, soft.matrix(index)
+        return soft
 
     with mock.patch.object(symmetric_group, "soft_permutation", soft_permutation):
         result = model(**inputs)
@@ -192,7 +195,9 @@ def run(name: str, variant: str, dtype: torch.dtype) -> Run:
     if name == "nbody_transformer":
         permutation, motion = motion.factors
         arrays |= {"perm_index": permutation.index}
-        (arrays["grad/perm"],) = torch.autograd.grad(task_loss, permutation.soft, retain_graph=True)
+        with permutation_gradients(permutation.rank) as found:
+            torch.autograd.grad(task_loss, permutation.soft.position, retain_graph=True)
+        (arrays["grad/perm"],) = found
     arrays["rotation"] = motion.matrix
     parameters = dict(model.named_parameters())
     sources = {key: seen[key] for key in ("scores_raw", "frame_raw") if seen[key] is not None} | {"rotation": motion.matrix}

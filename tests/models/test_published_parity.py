@@ -26,6 +26,7 @@ from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.representations import Batch as FieldBatch
 from lps_hf.models.representations import EdgeField, Field, Representation
 from lps_hf.models.symmetrization import average_over_group
+from tests.models.graph_cases import permutation_gradients
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 if not GOLDEN.is_dir():
@@ -58,7 +59,7 @@ VIT_BLOCK = {
 }
 OTHERS = {
     "input_proj.proj.0.proj": "base.projections.node_features.conv",
-    "input_proj.proj.1.proj": "base.projections.edge_features.conv",
+    "input_proj.proj.1.proj": "base.projections.edge_features",
     "output_proj.proj.0.proj": "base.readout.conv",
     "output_proj.proj.0": "base.readout.linear",
     **{f"backbone.{name}": f"base.{name}" for name in ("conv1", "conv2", "conv3", "fc1", "fc2")},
@@ -199,6 +200,8 @@ def make_model(case: Case) -> nn.Module:
 def load_published_weights(model: nn.Module, case: Case) -> None:
     own, weights = model.state_dict(), {}
     for key, tensor in case.weights.items():
+        if key.startswith("input_proj.proj.1.") and tensor.dim() == 4:
+            tensor = tensor.permute(1, 2, 3, 0)  # a patch convolution, whose weight has the tokens' channels last with us
         if names := our_names(key):
             for name, part in zip(names, tensor.reshape(len(names), -1), strict=True):
                 weights[name] = part.reshape(own[name].shape)
@@ -355,7 +358,9 @@ def run(name: str, variant: str, dtype: torch.dtype) -> Run:
     loss = task_loss + case.config["entropy_loss_scale"] * entropy
     parameters = dict(model.named_parameters())
     wanted = [seen["scores_raw"], seen["scores"], *parameters.values()]
-    (soft_gradient,) = torch.autograd.grad(task_loss, elements.soft, retain_graph=True)
+    with permutation_gradients(elements.rank) as found:
+        torch.autograd.grad(task_loss, elements.soft.position, retain_graph=True)
+    (soft_gradient,) = found
     raw_gradient, score_gradient, *gradients = torch.autograd.grad(loss, wanted)
     gradients = dict(zip(parameters, gradients, strict=True))
 
@@ -365,16 +370,21 @@ def run(name: str, variant: str, dtype: torch.dtype) -> Run:
         assert torch.equal(reported.group_elements, elements.index)
     arrays = {"output": output, "entropy": entropy, "loss": loss}
     if "normalized" in seen:
-        arrays["backbone_pooled"], arrays["backbone_unpooled"] = seen["normalized"][:, 0], seen["normalized"][:, 1:]
-        backbone = seen.pop("backbone")
-        assert torch.equal(backbone.last_hidden_state, arrays["backbone_unpooled"])
-        assert backbone.pooler_output is None or torch.equal(backbone.pooler_output, arrays["backbone_pooled"])
+        pooled = seen["backbone"].pooler_output
+        if pooled is not None:
+            # Only the class token left the last block; every token was recorded, and is asked for here.
+            assert seen["backbone"].last_hidden_state is None
+            assert torch.equal(seen["normalized"], pooled.unsqueeze(1))
+            model.base.backbone(seen["tokens"], output_hidden_states=True)
+        normalized = seen["normalized"]
+        arrays["backbone_pooled"], arrays["backbone_unpooled"] = normalized[:, 0] if pooled is None else pooled, normalized[:, 1:]
+        assert torch.equal(seen.pop("backbone").last_hidden_state, arrays["backbone_unpooled"])
     for key in ("tokens", "backbone_unpooled", "backbone_input", "output_samples", "output_proj"):
         if key in seen:
             arrays[key] = seen[key]
     by_node = {"scores_raw": seen["scores_raw"], "scores": seen["scores"], "perm_index": elements.index}
     by_node |= {"grad/scores_raw": raw_gradient, "grad/scores": score_gradient}
-    by_pair = {"perm_soft": elements.soft, "grad/perm": soft_gradient}
+    by_pair = {"perm_soft": elements.soft.matrix(elements.index), "grad/perm": soft_gradient}
     if name == "pattern_small":
         by_pair["output_proj"] = arrays.pop("output_proj").unflatten(0, elements.index.shape[:2])
     for graph, size in enumerate(case.sizes):
@@ -405,6 +415,12 @@ def tolerance_in_single_precision(key: str) -> float:
     return 1e-4 if key.startswith("perm_soft/") else 1e-5
 
 
+def tolerance_in_double_precision(key: str) -> float:
+    # The published entropy takes probabilities below 1e-12 for 1e-12, and nearly all are; they add up in its gradients.
+    reads_entropy = key in ("entropy", "loss") or (key.startswith("grad/") and not key.startswith("grad/perm/"))
+    return 1e-8 if reads_entropy else 1e-11
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_published_weight_that_is_read_has_a_place(name):
     case = load_case(name)
@@ -432,7 +448,7 @@ def test_double_precision(name, variant):
     found = run(name, variant, torch.float64)
     recorded = load_case(name).recorded(variant, double=True)
     deviations = {key: deviation(found.arrays[key], array) for key, array in recorded.items()}
-    assert {key: value for key, value in deviations.items() if not value <= 1e-11} == {}
+    assert {key: value for key, value in deviations.items() if not value <= tolerance_in_double_precision(key)} == {}
     assert deviation(found.output_at_inference, recorded["output"]) <= 1e-11
 
 
@@ -445,10 +461,11 @@ def test_double_precision_where_only_single_was_recorded(name, variant):
     case, found = load_case(name), run(name, variant, torch.float64).arrays
     single, facts = case.recorded(variant), case.facts["variants"][variant]["fp32_vs_fp64"]
     for key, fact in facts.items():
-        assert float(found[key].abs().max()) == pytest.approx(fact["scale"], rel=1e-11), key
+        tolerance = tolerance_in_double_precision(key)
+        assert float(found[key].abs().max()) == pytest.approx(fact["scale"], rel=tolerance), key
         if key in single:
             distance = float((found[key] - single[key].double()).abs().max())
-            assert distance == pytest.approx(fact["max_abs"], rel=0, abs=1e-11 * fact["scale"]), key
+            assert distance == pytest.approx(fact["max_abs"], rel=0, abs=tolerance * fact["scale"]), key
     indices = {key for key in single if key.startswith("perm_index/")}
     assert single.keys() - facts.keys() == indices
     assert all(torch.equal(found[key], single[key].long()) for key in indices)
