@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .last_block import BlockNames, return_first_token_only
+
 DEFAULT_TEXT_GRID = 14  # as many tokens as a ViT sees at 224 pixels and patches of 16
 
 
@@ -37,6 +39,8 @@ class BackboneFamily:
         position_path: Table of absolute positions of the grid, interpolated when the grid differs.
         num_reserved_positions: Rows of a text position table that no token uses; `None`: `config.pad_token_id + 1`.
         masks_patches: Whether the family drops and shuffles patches unless it is told not to.
+        block_names: Where the last block is and what its parts are called, in families whose pooled vector is made from
+            the first token: then nothing else has to leave that block. `None`: every token leaves it.
     """
 
     input_path: str = "embeddings.patch_embeddings.projection"
@@ -47,8 +51,12 @@ class BackboneFamily:
     position_path: str | None = "embeddings.position_embeddings"
     num_reserved_positions: int | None = 0
     masks_patches: bool = False
+    block_names: BlockNames | None = None
 
 
+_DINO_BLOCK = BlockNames("encoder.layer", norm="norm1")
+_VIT = BackboneFamily(block_names=BlockNames())
+_DINO = replace(_VIT, block_names=_DINO_BLOCK)
 _TEXT = BackboneFamily("embeddings.word_embeddings", True, 0, pooling="mean", position_path=None)
 _TEXT_AFTER_PADDING = replace(_TEXT, num_reserved_positions=None)
 _CLIP = BackboneFamily(
@@ -56,19 +64,25 @@ _CLIP = BackboneFamily(
     pooling="own",
     pooling_modules=("post_layernorm",),
     position_path="embeddings.position_embedding.weight",
+    block_names=BlockNames("encoder.layers", "layer_norm1", "self_attn", "out_proj", "scale", "dropout"),
 )
 
 # Keyed by `model_type`, not by class: after a load with remote code the classes are other ones, the strings are not.
 BACKBONE_FAMILIES: dict[str, BackboneFamily] = {
-    "vit": BackboneFamily(),
-    "deit": BackboneFamily(num_class_tokens=2),  # class and distillation token
-    "vit_mae": BackboneFamily(masks_patches=True),
-    "beit": BackboneFamily(pooling="own"),
-    "dinov2": BackboneFamily(),
-    "dinov2_with_registers": BackboneFamily(),
-    "dinov3_vit": BackboneFamily("embeddings.patch_embeddings", position_path=None),
+    "vit": _VIT,
+    "deit": replace(_VIT, num_class_tokens=2),  # class and distillation token
+    "vit_mae": replace(_VIT, masks_patches=True),
+    "beit": BackboneFamily(pooling="own"),  # the mean of all tokens, but for `use_mean_pooling=False`
+    "dinov2": _DINO,
+    "dinov2_with_registers": _DINO,
+    "dinov3_vit": replace(
+        _DINO,
+        input_path="embeddings.patch_embeddings",
+        position_path=None,
+        block_names=replace(_DINO_BLOCK, blocks="model.layer", dropout="dropout"),
+    ),
     "clip_vision_model": _CLIP,
-    "siglip_vision_model": replace(_CLIP, num_class_tokens=0, pooling_modules=("head",)),
+    "siglip_vision_model": replace(_CLIP, num_class_tokens=0, pooling_modules=("head",), block_names=None),
     **dict.fromkeys(("albert", "bert", "deberta-v2", "distilbert", "electra", "ernie", "nomic_bert"), _TEXT),
     **dict.fromkeys(("camembert", "data2vec-text", "roberta", "xlm-roberta", "xlm-roberta-xl"), _TEXT_AFTER_PADDING),
     "eurobert": replace(_TEXT, input_path="embed_tokens"),
@@ -137,7 +151,7 @@ class Backbone(nn.Module):
         config: Configuration of the pretrained family; of a composite CLIP or SigLIP its vision tower is taken.
         grid_size: Side of the token grid; by default the pretrained one (`image_size // patch_size`), 14 for text.
         patch_dropout: Probability with which a patch token is dropped in training.
-        pooled: Whether the pooled vector is read; if not, the parameters that make it do not exist.
+        pooled: Whether the pooled vector is read, and only it; if not, the parameters that make it do not exist.
         attn_implementation: Handed on to transformers; by default what `config` says.
 
     Raises:
@@ -179,6 +193,8 @@ class Backbone(nn.Module):
         options = {"attn_implementation": attn_implementation} if attn_implementation is not None else {}
         self.model: PreTrainedModel = AutoModel.from_config(config, dtype=torch.get_default_dtype(), **options)
         self._remove_unread_modules()
+        if pooled and self.family.block_names is not None:
+            return_first_token_only(self.model, self.family.block_names)
         if patch_dropout > 0:
             hook = PatchDropout(patch_dropout, self.num_prefix_tokens)
             # The handle is kept: pickled along, it reserves the hook's number in the process that loads it.
@@ -209,8 +225,10 @@ class Backbone(nn.Module):
 
         Returns:
             `BaseModelOutputWithPooling`: `last_hidden_state` of shape `(batch, num_tokens, hidden_size)` without
-            prefix tokens (fewer tokens while patches are dropped); `pooler_output` of shape `(batch, hidden_size)`,
-            or `None` with `pooled=False`; `hidden_states` and `attentions` as the family gives them, if asked for.
+            prefix tokens (fewer tokens while patches are dropped), or `None` where only the first token left the last
+            block: the pooled vector is made from it, and neither hidden states nor attentions are asked for;
+            `pooler_output` of shape `(batch, hidden_size)`, or `None` with `pooled=False`; `hidden_states` and
+            `attentions` as the family gives them, if asked for.
 
         Raises:
             ValueError: If `tokens` has another shape.
@@ -227,14 +245,15 @@ class Backbone(nn.Module):
             if self.family.masks_patches:
                 kwargs["noise"] = torch.arange(self.num_tokens, device=tokens.device).expand(len(tokens), -1)
             output = self.model(tokens.mT.unflatten(2, (self.grid_size, self.grid_size)), **kwargs)
-        patches = output.last_hidden_state[:, self.num_prefix_tokens :]
-        if not self.pooled:
-            pooled = None
-        elif self.family.pooling == "class":
-            pooled = output.last_hidden_state[:, 0]
-        elif self.family.pooling == "own" and output.pooler_output is not None:
+        states, patches, pooled = output.last_hidden_state, None, None
+        # Every image has a class token and a patch, so a lone token means that the last block has left the others out.
+        if self.family.block_names is None or states.shape[1] > 1:
+            patches = states[:, self.num_prefix_tokens :]
+        if self.pooled and self.family.pooling == "class":
+            pooled = states[:, 0]
+        elif self.pooled and self.family.pooling == "own" and output.pooler_output is not None:
             pooled = output.pooler_output
-        else:
+        elif self.pooled and patches is not None:
             pooled = patches.mean(dim=1)
         return BaseModelOutputWithPooling(patches, pooled, output.hidden_states, output.attentions)
 

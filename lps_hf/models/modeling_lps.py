@@ -20,7 +20,7 @@ from .distributions import DistributionSample, EquivariantDistribution, Noise
 from .group import check_sample_count
 from .groups import get_group
 from .interface_networks import GINInterface
-from .projections import PaddedAxis, PairProjection
+from .projections import PaddedAxis, PairProjection, PatchProjection
 from .representations import Batch, Field
 from .symmetrization import average_over_group, mask_nodes
 
@@ -84,9 +84,10 @@ class LPSPreTrainedModel(PreTrainedModel):
                 init.uniform_(layer.eps, 0.0, 1.0)
         elif isinstance(module, PaddedAxis):
             init.copy_(module.sources, module.make_sources())
-        elif isinstance(module, PairProjection):
-            init.copy_(module.copies, module.make_copies())
+        elif isinstance(module, PatchProjection):
             module.reset_parameters()
+            if isinstance(module, PairProjection):
+                init.copy_(module.copies, module.make_copies())
         else:
             super()._init_weights(module)
 

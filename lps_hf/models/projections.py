@@ -5,11 +5,13 @@ likewise; one without is added to all tokens. Sizes that the grid does not divid
 """
 
 import math
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from transformers import initialization as init
 
 from .representations import EdgeField, Field, Representation
@@ -68,43 +70,55 @@ class _StraightThroughPatches(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, values, graph, channel, ends, rank, *soft = ctx.saved_tensors
-        gradients = []
-        # One sample at a time: the gradient of an image is dense.
-        for sample, ranks in enumerate(rank.unbind(1)):
-            pixels = ctx.projection.pixel_gradient(gradient[:, sample], weight, ranks.shape[-1])
-            source, target = (ranks[graph, end] for end in ends)
-            to_permutation = _permutation_gradient(pixels, values, graph, source, target, channel)
-            here = SoftPermutation(*(vector[:, sample : sample + 1] for vector in soft))
-            gradients.append(pull_back_matrix(here, to_permutation.unsqueeze(1)))
-        to_soft = [torch.cat(parts, dim=1) for parts in zip(*gradients, strict=True)]
-        return gradient, None, *[None] * 6, *to_soft, *[None] * (len(soft) - len(to_soft))
+        weight, values, graph, channel, ends, rank, sizes, *soft = ctx.saved_tensors
+        to_soft = [torch.zeros_like(vector) for vector in soft[:3]]
+        # The gradient of an image is dense, so not that of all images at once: those of one graph, cut to its size, or, where
+        # sizes cannot be read without waiting, those of one sample.
+        whole, num_samples = slice(None), rank.shape[1]
+        if rank.device.type == "cpu" and not torch.compiler.is_compiling():
+            bounds = torch.searchsorted(graph, torch.arange(len(rank) + 1)).tolist()
+            parts = [
+                (slice(number, number + 1), whole, slice(*bounds[number : number + 2]), size)
+                for number, size in enumerate(sizes.tolist())
+            ]
+        else:
+            parts = [(whole, slice(number, number + 1), whole, rank.shape[2]) for number in range(num_samples)]
+        for graphs, samples, entries, size in parts:
+            ranks, first = rank[graphs, samples], graphs.start or 0
+            here = SoftPermutation(*(vector[graphs, samples, :size] for vector in soft))
+            seen = ctx.projection.seen_gradients(gradient[graphs, samples].flatten(0, 1), weight, size)
+            image = (graph[entries] - first) * ranks.shape[1] + torch.arange(ranks.shape[1], device=rank.device).unsqueeze(-1)
+            source, target = (ranks[graph[entries] - first, :, end[entries]].t() for end in ends)
+            product = _permutation_gradient(seen, values[entries], image, source, target, channel[entries])
+            to_permutation = product.view(*ranks.shape[:2], size, size)
+            for whole_gradient, part in zip(to_soft, pull_back_matrix(here, to_permutation), strict=True):
+                whole_gradient[graphs, samples, :size] = part
+        return gradient, None, *[None] * 7, *to_soft, *[None] * (len(soft) - len(to_soft))
 
 
 def _permutation_gradient(
-    pixels: Tensor, values: Tensor, graph: Tensor, source: Tensor, target: Tensor, channel: Tensor
+    seen: tuple[Tensor, Tensor], values: Tensor, image: Tensor, source: Tensor, target: Tensor, channel: Tensor
 ) -> Tensor:
-    """Gradient of a function of Y = PᵀAP with respect to P, from its gradient G: Y Gᵀ + Yᵀ G, summed over channels.
+    """Gradient of a function of images Y = PᵀAP with respect to P, from its gradient G: Y Gᵀ + Yᵀ G, summed over channels.
 
     Args:
-        pixels (`torch.Tensor` of shape `(batch, ranks, ranks, channels)`): G.
+        seen: Gᵀ and G, each of shape `(images, ranks, channels, ranks)`.
         values (`torch.Tensor` of shape `(entries,)`): The entries of Y.
-        graph (`torch.Tensor` of shape `(entries,)`): The graph of each entry.
-        source (`torch.Tensor` of shape `(entries,)`): Its row.
-        target (`torch.Tensor` of shape `(entries,)`): Its column.
+        image (`torch.Tensor` of shape `(num_samples, entries)`): The image of each entry.
+        source (`torch.Tensor` of shape `(num_samples, entries)`): Its row.
+        target (`torch.Tensor` of shape `(num_samples, entries)`): Its column.
         channel (`torch.Tensor` of shape `(entries,)`): Its channel.
 
     Returns:
-        `torch.Tensor` of shape `(batch, ranks, ranks)`: Rows, which belong to nodes, are counted by their ranks too.
+        `torch.Tensor` of shape `(images * ranks, ranks)`: Rows, which belong to nodes, are counted by their ranks too.
     """
-    batch, ranks, _, channels = pixels.shape
-    shape = (batch * ranks, batch * ranks * channels)
-    source, target = graph * ranks + source, graph * ranks + target
-    by_row = SparseMatrix(source, target * channels + channel, values, shape)
-    by_column = SparseMatrix(target, source * channels + channel, values, shape)
-    seen_by_row = pixels.permute(0, 2, 3, 1).reshape(-1, ranks)
-    seen_by_column = pixels.transpose(2, 3).reshape(-1, ranks)
-    return (by_row @ seen_by_row + by_column @ seen_by_column).view(batch, ranks, ranks)
+    images, ranks, channels, _ = seen[0].shape
+    source, target = image * ranks + source, image * ranks + target
+    values = values.expand(image.shape).flatten()
+    shape = (images * ranks, images * ranks * channels)
+    by_row = SparseMatrix(source.flatten(), (target * channels + channel).flatten(), values, shape)
+    by_column = SparseMatrix(target.flatten(), (source * channels + channel).flatten(), values, shape)
+    return by_row @ seen[0].view(-1, ranks) + by_column @ seen[1].view(-1, ranks)
 
 
 class PaddedAxis(nn.Module):
@@ -114,7 +128,13 @@ class PaddedAxis(nn.Module):
         super().__init__()
         self.max_nodes, self.num_patches, self.mode, self.centered = max_nodes, num_patches, mode, centered
         self.patch_size = -(-max_nodes // num_patches)
-        self.register_buffer("sources", self.make_sources(), persistent=False)
+        self.left = (num_patches * self.patch_size - max_nodes) // 2 if centered else 0
+        sources = self.make_sources()
+        self.register_buffer("sources", sources, persistent=False)
+        # How many patches it takes to see the first n places, for each n.
+        shown = [(source, place) for place, source in enumerate(sources.tolist()) if source >= 0]
+        last = dict(sorted(shown))
+        self.reach = [place // self.patch_size + 1 for place in accumulate((last[n] for n in range(max_nodes)), max)]
 
     def make_sources(self) -> Tensor:
         """What the buffer holds; loading a checkpoint calls it again, because it is not stored."""
@@ -129,8 +149,29 @@ class PaddedAxis(nn.Module):
 
     def crop(self, tensor: Tensor, dim: int) -> Tensor:
         """Cut axis `dim` from `num_patches * patch_size` back to `max_nodes`."""
-        pad = self.num_patches * self.patch_size - self.max_nodes
-        return tensor.narrow(dim, pad // 2 if self.centered else 0, self.max_nodes)
+        return tensor.narrow(dim, self.left, self.max_nodes)
+
+    def gather_back(self, tensor: Tensor, dim: int, size: int) -> Tensor:
+        """The transposed map of `pad`: cut axis `dim` to the first `size` places, and add their copies to them.
+
+        Args:
+            tensor: With an axis of `reach[size - 1] * patch_size` places.
+            dim: The axis.
+            size: At most `max_nodes`.
+
+        Returns:
+            `torch.Tensor`: With an axis of `size` places.
+        """
+        result = tensor.narrow(dim, self.left, size)
+        if self.mode == "zero":
+            return result
+        for start, stop in ((0, self.left), (self.left + self.max_nodes, tensor.shape[dim])):
+            if start < stop:
+                sources = self.sources[start:stop]
+                kept = (sources < size).view([-1 if axis == dim else 1 for axis in range(tensor.dim())])
+                copies = tensor.narrow(dim, start, stop - start) * kept
+                result = result.index_add(dim, sources.clamp(max=size - 1), copies)
+        return result
 
 
 def resize_axis(tensor: Tensor, dim: int, size: int) -> Tensor:
@@ -155,43 +196,59 @@ class InvariantProjection(nn.Module):
         return self.linear(field).unsqueeze(2)
 
 
-class NodeProjection(nn.Module):
-    """Tokens from "n c": a convolution along the node axis whose kernel is its stride."""
+class PatchProjection(nn.Module):
+    """A linear map of patches to tokens, with the weight (*patch, hidden): the rows that one entry adds lie in one piece.
 
-    def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
-        super().__init__()
-        self.axis = PaddedAxis(max_nodes, grid_size**2, mode, centered)
-        self.conv = nn.Conv1d(channels, hidden_size, self.axis.patch_size, stride=self.axis.patch_size)
-
-    def forward(self, field: Tensor) -> Tensor:
-        """Project (batch, num_samples, ranks, channels) to (batch, num_samples, tokens, hidden)."""
-        padded = self.axis.pad(field, dim=2).to(self.conv.weight.dtype)
-        return self.conv(padded.flatten(0, 1).transpose(1, 2)).transpose(1, 2).unflatten(0, field.shape[:2])
-
-
-class PairProjection(nn.Module):
-    """Tokens from "n n c": a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists.
-
-    Every entry of an edge list adds one row of the weight to one token, so that the image is made only where that is cheaper.
-    The weight (channels, patch, patch, hidden) holds these rows in one piece; a convolution's would have them scattered.
+    Args:
+        patch: Shape of a patch, channels among it.
+        hidden_size: Width of the tokens.
     """
 
-    def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
+    def __init__(self, patch: tuple[int, ...], hidden_size: int) -> None:
         super().__init__()
-        self.axis = PaddedAxis(max_nodes, grid_size, mode, centered)
-        self.channels, self.grid_size, self.patch_size = channels, grid_size, self.axis.patch_size
-        self.weight = nn.Parameter(torch.empty(channels, self.patch_size, self.patch_size, hidden_size))
+        self.weight = nn.Parameter(torch.empty(*patch, hidden_size))
         self.bias = nn.Parameter(torch.empty(hidden_size))
-        copies = self.make_copies()
-        self.has_gaps = bool((copies < 0).any())
-        self.register_buffer("copies", copies, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters as a convolution's are by default."""
-        bound = 1 / math.sqrt(self.channels * self.patch_size**2)
+        bound = 1 / math.sqrt(math.prod(self.weight.shape[:-1]))
         init.uniform_(self.weight, -bound, bound)
         init.uniform_(self.bias, -bound, bound)
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Project (..., size of a patch) to (..., hidden)."""
+        return F.linear(patches.to(self.weight.dtype), self.weight.flatten(0, -2).t(), self.bias)
+
+
+class NodeProjection(PatchProjection):
+    """Tokens from "n c": a convolution along the node axis whose kernel is its stride; weight (patch, channels, hidden)."""
+
+    def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
+        axis = PaddedAxis(max_nodes, grid_size**2, mode, centered)
+        super().__init__((axis.patch_size, channels), hidden_size)
+        self.axis = axis
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Project (batch, num_samples, ranks, channels) to (batch, num_samples, tokens, hidden)."""
+        return self.project(self.axis.pad(field, dim=2).unflatten(2, (-1, self.axis.patch_size)).flatten(3))
+
+
+class PairProjection(PatchProjection):
+    """Tokens from "n n c": a patch embedding with c channels, on dense tensors or, equal to it and cheaper, on edge lists.
+
+    The weight is (channels, patch, patch, hidden). Every entry of an edge list adds one row of it to one token, so that the
+    image is made only where that is cheaper.
+    """
+
+    def __init__(self, channels: int, hidden_size: int, max_nodes: int, grid_size: int, mode: str, centered: bool) -> None:
+        axis = PaddedAxis(max_nodes, grid_size, mode, centered)
+        super().__init__((channels, axis.patch_size, axis.patch_size), hidden_size)
+        self.axis = axis
+        self.channels, self.grid_size, self.patch_size = channels, grid_size, axis.patch_size
+        copies = self.make_copies()
+        self.has_gaps = bool((copies < 0).any())
+        self.register_buffer("copies", copies, persistent=False)
 
     def make_copies(self) -> Tensor:
         """Padded places of each node place; not stored, so made again when a checkpoint is loaded."""
@@ -204,10 +261,9 @@ class PairProjection(nn.Module):
             with torch.autocast(self.weight.device.type, enabled=False):
                 tokens = self._project_edges(field, self.weight.to(torch.promote_types(self.weight.dtype, torch.float32)))
             return tokens.to(self.weight.dtype) + self.bias
-        padded = self.axis.pad(self.axis.pad(field, dim=2), dim=3).to(self.weight.dtype)
+        padded = self.axis.pad(self.axis.pad(field, dim=2), dim=3)
         patches = padded.unflatten(3, (self.grid_size, -1)).unflatten(2, (self.grid_size, -1))
-        patches = patches.permute(0, 1, 2, 4, 6, 3, 5).flatten(4).flatten(2, 3)
-        return patches @ self.weight.flatten(0, 2) + self.bias
+        return self.project(patches.permute(0, 1, 2, 4, 6, 3, 5).flatten(4).flatten(2, 3))
 
     def _project_edges(self, field: EdgeField, weight: Tensor) -> Tensor:
         permutation = field.permutation
@@ -240,32 +296,33 @@ class PairProjection(nn.Module):
         tokens = _matrix(place.flatten(), entries.flatten(), shape) @ weight.flatten(0, 2)
         tokens = tokens.view(batch, num_samples, self.grid_size**2, -1)
         if permutation.soft is not None:
-            others = (values.detach(), graph, channel, torch.stack(ends), rank, *permutation.soft.tensors)
+            sizes = (permutation.soft.row_scale.detach()[:, 0] > 0).sum(dim=-1)
+            others = (values.detach(), graph, channel, torch.stack(ends), rank, sizes, *permutation.soft.tensors)
             tokens = _StraightThroughPatches.apply(tokens, self, weight.detach(), *others)
         return tokens
 
-    def pixel_gradient(self, gradient: Tensor, weight: Tensor, num_ranks: int) -> Tensor:
-        """Gradient with respect to the image, from that with respect to the tokens: a transposed convolution, unpadded.
+    def seen_gradients(self, gradient: Tensor, weight: Tensor, num_ranks: int) -> tuple[Tensor, Tensor]:
+        """Gradient G with respect to the image, from that with respect to the tokens: a transposed convolution, unpadded.
 
         Args:
-            gradient (`torch.Tensor` of shape `(batch, tokens, hidden)`): Gradient of the tokens.
+            gradient (`torch.Tensor` of shape `(images, tokens, hidden)`): Gradient of the tokens.
             weight (`torch.Tensor` of shape `(channels, patch, patch, hidden)`): The projection's weight.
-            num_ranks: Length of the batch's node axis.
+            num_ranks: Side of the image that is wanted.
 
         Returns:
-            `torch.Tensor` of shape `(batch, num_ranks, num_ranks, channels)`.
+            `tuple[torch.Tensor, torch.Tensor]`: Gᵀ and G, each of shape `(images, num_ranks, channels, num_ranks)`.
         """
-        grid = self.grid_size
-        padded = (gradient @ weight.flatten(0, 2).t()).view(-1, grid, grid, *weight.shape[:3])
-        pixels = padded.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
-        sources, size = self.axis.sources, self.axis.max_nodes
-        for dim in (1, 2):
-            # One place more, for what was padded with zeros, which is then cut off with the surplus of `max_nodes`.
-            place = torch.where(sources >= 0, sources, size)
-            shape = [*pixels.shape[:dim], size + 1, *pixels.shape[dim + 1 :]]
-            pixels = pixels.new_zeros(shape).index_add(dim, place, pixels).narrow(dim, 0, size)
-            pixels = resize_axis(pixels, dim, num_ranks)
-        return pixels
+        size = min(num_ranks, self.axis.max_nodes)
+        tokens, grid = self.axis.reach[size - 1], self.grid_size
+        gradient = gradient.unflatten(1, (grid, grid))[:, :tokens, :tokens]
+        pixels = (gradient.reshape(-1, gradient.shape[-1]) @ weight.flatten(0, 2).t()).view(*gradient.shape[:3], *weight.shape[:3])
+        seen = []
+        for order in ((0, 2, 5, 3, 1, 4), (0, 1, 4, 3, 2, 5)):
+            image = pixels.permute(order).flatten(4).flatten(1, 2)
+            for dim in (1, 3):
+                image = resize_axis(self.axis.gather_back(image, dim, size), dim, num_ranks)
+            seen.append(image.contiguous())
+        return seen[0], seen[1]
 
 
 def _entries(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Rows in every form, and checked rows padded to one batch."""
 
+import math
 from collections.abc import Iterable, Mapping, Sized
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,36 @@ _PADDED_KEYS = {
 }
 # Number of axes of what one row has; a column of rows has one more.
 _ROW_AXES = {"edge_index": 2, "positions": 2, "velocities": 2, "pixel_values": 3, "image": 3}
+
+
+class Padding(NamedTuple):
+    """To what lengths batches are padded; without arguments, to their longest row."""
+
+    multiple_of: int | None = None
+    """Round lengths up to a multiple of this."""
+    power_of: float | None = None
+    """Round lengths up to a power of this, before that."""
+
+    def check(self) -> None:
+        """Refuse what no length can be rounded to.
+
+        Raises:
+            ValueError: Naming the argument of `LPSProcessor.__call__`.
+        """
+        if self.multiple_of is not None and self.multiple_of < 1:
+            raise ValueError(f"pad_to_multiple_of: expected at least 1, got {self.multiple_of}.")
+        if self.power_of is not None and not 1 < self.power_of < math.inf:
+            raise ValueError(f"pad_to_power_of: expected a number above 1, such as 2 or 1.25, got {self.power_of}.")
+
+    def length(self, longest: int) -> int:
+        """The length of a batch whose longest row has this one; an empty one stays empty."""
+        length = int(longest)
+        if self.power_of is not None and length:
+            power = 1.0
+            while math.ceil(power) < length:
+                power *= self.power_of
+            length = math.ceil(power)
+        return length if self.multiple_of is None else -(-length // self.multiple_of) * self.multiple_of
 
 
 def as_rows(rows: Any) -> list[Mapping[str, Any]]:
@@ -51,13 +82,13 @@ def as_rows(rows: Any) -> list[Mapping[str, Any]]:
     return rows
 
 
-def pad_nodes(rows: list[dict[str, Any]], label_kind: str | None, multiple: int) -> dict[str, np.ndarray]:
+def pad_nodes(rows: list[dict[str, Any]], label_kind: str | None, padding: Padding) -> dict[str, np.ndarray]:
     """Pad checked rows of graphs or points to one batch.
 
     Args:
         rows: Checked rows, by batch key, with `num_nodes`.
         label_kind: A key of `LABEL_KEYS`; see `label_kind`.
-        multiple: Round the numbers of nodes, edges and pairs up to a multiple of this.
+        padding: How many nodes, edges and pairs the batch gets.
 
     Returns:
         `dict`: The batch.
@@ -66,11 +97,11 @@ def pad_nodes(rows: list[dict[str, Any]], label_kind: str | None, multiple: int)
         ValueError: If rows do not have the same keys.
     """
     sizes = np.array([row["num_nodes"] for row in rows])
-    lengths = {"nodes": _round_up(sizes.max(), multiple)}
+    lengths = {"nodes": padding.length(sizes.max())}
     batch = {"node_mask": np.arange(lengths["nodes"]) < sizes[:, None]}
     if "edge_index" in rows[0]:
         num_edges = np.array([row["edge_index"].shape[1] for row in rows])
-        lengths["edges"] = _round_up(num_edges.max(), multiple)
+        lengths["edges"] = padding.length(num_edges.max())
         batch["edge_mask"] = np.arange(lengths["edges"]) < num_edges[:, None]
         batch["edge_index"] = _pad([row["edge_index"].T for row in rows], lengths["edges"]).transpose(0, 2, 1)
     present: set[str] = set().union(*rows)
@@ -79,7 +110,7 @@ def pad_nodes(rows: list[dict[str, Any]], label_kind: str | None, multiple: int)
             batch[key] = _pad([_feature_of(row, key, number) for number, row in enumerate(rows)], lengths[axis])
     if "pair_index" in present:
         _check_all_have("pair_index", "the pairs 'edge_label_index'", rows)
-        lengths["pairs"] = _round_up(max(row["pair_index"].shape[1] for row in rows), multiple)
+        lengths["pairs"] = padding.length(max(row["pair_index"].shape[1] for row in rows))
         batch["pair_index"] = _pad([row["pair_index"].T for row in rows], lengths["pairs"]).transpose(0, 2, 1)
     if label_kind in LABEL_PADDING and "labels" in present:
         length = lengths["pairs" if label_kind == "link" else "nodes"]
@@ -152,10 +183,6 @@ def _feature_of(row: dict[str, Any], key: str, number: int) -> np.ndarray:
     if key == "edge_features" and not row["edge_index"].size:
         return np.zeros((0, 1), dtype=np.float32)
     raise ValueError(f"row {number}: expected real features {key!r} as the other rows have, got none.")
-
-
-def _round_up(count: int, multiple: int) -> int:
-    return -(-int(count) // multiple) * multiple
 
 
 def _pad(arrays: list[np.ndarray], length: int, fill: float = 0) -> np.ndarray:

@@ -91,10 +91,9 @@ def check_labels(row: Mapping[str, Any], where: str, spec: LabelSpec, checked: M
 
 def _check_label(label: Any, where: str, num_labels: int, problem_type: str | None) -> np.ndarray:
     """One class, or a number for each target, of a graph or an image."""
-    values = np.atleast_1d(np.asarray(label, dtype=object))
+    array = np.atleast_1d(_numbers_or_missing(label, where))
     # Data sets made with PyG keep the labels of a graph as a matrix of one row.
-    values = values[0] if values.ndim == 2 and len(values) == 1 else values
-    array = as_array([np.nan if value is None else value for value in values], where)
+    array = array[0] if array.ndim == 2 and len(array) == 1 else array
     several = problem_type in ("multi_label_classification", "regression") or (
         problem_type is None and (num_labels == 1 or array.dtype.kind == "f")
     )
@@ -105,7 +104,7 @@ def _check_label(label: Any, where: str, num_labels: int, problem_type: str | No
     if several:
         array = _check_no_infinity(array, where)
         known = array[~np.isnan(array)]
-        if problem_type == "multi_label_classification" and not np.isin(known, (0, 1)).all():
+        if problem_type == "multi_label_classification" and not ((known == 0) | (known == 1)).all():
             raise ValueError(f"{where}: expected 0, 1 or NaN for missing, got {known.tolist()}.")
         return array
     number = -100.0 if np.isnan(array[0]) else float(array[0])
@@ -160,9 +159,9 @@ def _numbers_or_missing(value: Any, where: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError:
-        array = np.zeros(0)  # ragged, which as_array says
+        return as_array(value, where)  # which says that it is ragged
     if array.dtype.kind != "O":
-        return as_array(value, where)
+        return as_array(array, where)
     return as_array([np.nan if number is None else number for number in array.flat], where).reshape(array.shape)
 
 

@@ -312,13 +312,14 @@ def reference_encoding(batch: Batch, dtype: torch.dtype) -> tuple[list[Tensor], 
 def reference_tokens(model: LPSModel, nodes: Tensor, pairs: Tensor) -> Tensor:
     """Tokens (tokens, hidden) of one permuted graph: pad, then convolve."""
     config, grid = model.config, model.base.backbone.grid_size
-    node_conv, pairs_to_tokens = model.base.projections["node_features"].conv, model.base.projections["edge_features"]
+    by_node, by_pair = (model.base.projections[name] for name in ("node_features", "edge_features"))
     sequence = pad_to_grid(nodes, config.max_nodes, grid**2, config, dim=0).T.unsqueeze(0)
-    tokens = F.conv1d(sequence, node_conv.weight, node_conv.bias, stride=node_conv.weight.shape[-1])[0].T
+    kernel = by_node.weight.permute(2, 1, 0)
+    tokens = F.conv1d(sequence, kernel, by_node.bias, stride=kernel.shape[-1])[0].T
     image = pad_to_grid(pairs, config.max_nodes, grid, config, dim=0)
     image = pad_to_grid(image, config.max_nodes, grid, config, dim=1).permute(2, 0, 1).unsqueeze(0)
-    kernel = pairs_to_tokens.weight.permute(3, 0, 1, 2)
-    patches = F.conv2d(image, kernel, pairs_to_tokens.bias, stride=kernel.shape[-1])
+    kernel = by_pair.weight.permute(3, 0, 1, 2)
+    patches = F.conv2d(image, kernel, by_pair.bias, stride=kernel.shape[-1])
     return tokens + patches[0].flatten(1).T
 
 
@@ -379,7 +380,7 @@ def reference_forward(model: LPSModel, batch: Batch, noise: Noise) -> tuple[list
 def permutation_gradients(rank: Tensor) -> Iterator[list[Tensor]]:
     """Collect what a backward pass hands to soft permutations: the gradient with respect to P, once the pass is over.
 
-    The library hands it on in factors, or one sample at a time, with rows counted by rank, and never has the whole of it.
+    The library hands it on in factors, or one graph at a time, with rows counted by rank, and never has the whole of it.
 
     Args:
         rank: The rank of each node, (batch, num_samples, nodes).
@@ -388,7 +389,7 @@ def permutation_gradients(rank: Tensor) -> Iterator[list[Tensor]]:
         A list that gets one tensor (batch, num_samples, nodes, ranks).
     """
     whole: list[Tensor] = []
-    by_sample: list[Tensor] = []
+    by_graph: list[Tensor] = []
     found: list[Tensor] = []
 
     def products(soft: Any, left: Tensor, right: Tensor) -> Any:
@@ -396,10 +397,11 @@ def permutation_gradients(rank: Tensor) -> Iterator[list[Tensor]]:
         return pull_back_products(soft, left, right)
 
     def matrix(soft: Any, gradient: Tensor) -> Any:
-        by_sample.append(gradient)
+        missing = rank.shape[2] - gradient.shape[2]
+        by_graph.append(F.pad(gradient, (0, missing, 0, missing)))
         return pull_back_matrix(soft, gradient)
 
     with mock.patch.object(permutations, "pull_back_products", products), mock.patch.object(projections, "pull_back_matrix", matrix):
         yield found
-    total = torch.stack(whole + ([torch.cat(by_sample, dim=1)] if by_sample else [])).sum(dim=0)
+    total = torch.stack(whole + ([torch.cat(by_graph)] if by_graph else [])).sum(dim=0)
     found.append(total.gather(2, rank.unsqueeze(-1).expand_as(total)))

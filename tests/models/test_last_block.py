@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoModel
 from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer
 
 from lps_hf.models.backbones import BACKBONE_FAMILIES, Backbone
+from lps_hf.models.base_functions import make_base_function
+from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.last_block import BlockNames, FirstTokenAttention, FirstTokenBlock, return_first_token_only
 
 GRID = 3
@@ -126,7 +128,7 @@ def test_last_block_computes_one_token(name):
     assert output.pooler_output.shape == (3, 16)
     twin(tokens)
     assert saved == {"q_proj": [1], "k_proj": [num_tokens], "v_proj": [num_tokens], "output": [1], "mlp": [1]}
-    assert full == dict.fromkeys(saved, [num_tokens])
+    assert full == {part: [num_tokens] for part in saved}
 
 
 def test_families_that_need_every_token_keep_it():
@@ -135,6 +137,13 @@ def test_families_that_need_every_token_keep_it():
     unpooled = Backbone(AutoConfig.for_model("vit", **SMALL), pooled=False)
     assert not is_saved(last_block(unpooled))
     assert unpooled(make_tokens(unpooled)).last_hidden_state.shape == (3, GRID**2, 16)
+
+
+@pytest.mark.parametrize(("output", "is_of_graphs"), [("2", True), ("n 2", False), ("n n 1", False)])
+def test_read_outs_of_graphs_save_it(output, is_of_graphs):
+    config = LPSConfig(backbone_config=AutoConfig.for_model("vit", **SMALL), output_representation=output)
+    base = make_base_function(config)
+    assert is_saved(last_block(base.backbone)) is is_of_graphs
 
 
 @every_setting
@@ -338,6 +347,12 @@ def test_models_with_other_names_are_left_alone(names):
     return_first_token_only(model, BlockNames())
     assert is_saved(model.layers[-1])
     assert isinstance(model.layers[-1].attention, FirstTokenAttention)
+
+
+def test_block_that_loses_the_other_tokens_is_reported():
+    attention = last_block(make_pair("vit")[0]).attention
+    with pytest.raises(RuntimeError, match=r"`key_value_states`: expected from the last block of .*vit, got None"):
+        attention(torch.zeros(1, 1, 16, dtype=torch.float64))
 
 
 def test_model_without_blocks_reads_every_token():

@@ -203,6 +203,12 @@ def test_padding_to_a_multiple_of_nothing_is_refused(multiple):
     assert message == f"pad_to_multiple_of: expected at least 1, got {multiple}."
 
 
+@pytest.mark.parametrize("power", [1, 0.5, 0, -2, NAN, float("inf")])
+def test_padding_to_a_power_of_no_growth_is_refused(power):
+    message = refusal(ValueError, categorical(), [PATH], pad_to_power_of=power)
+    assert message == f"pad_to_power_of: expected a number above 1, such as 2 or 1.25, got {power}."
+
+
 def real(**options):
     return LPSProcessor(**{"max_nodes": 8, "num_node_channels": 3, "num_edge_channels": 2, "num_labels": 3, **options})
 

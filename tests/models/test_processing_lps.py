@@ -10,6 +10,7 @@ from datasets import Dataset
 from lps_hf.models import processing_lps
 from lps_hf.models.frames import laplacian_frame_ranks
 from lps_hf.models.processing_lps import LPSProcessor
+from lps_hf.models.row_batches import Padding
 from tests.models.processing_cases import (
     DROP,
     LONELY,
@@ -124,6 +125,31 @@ def test_padding_to_a_multiple_keeps_the_content(multiple, nodes, edges):
     np.testing.assert_array_equal(batch["edge_index"][..., :4], tight["edge_index"])
     for key, mask in (("node_categories", "node_mask"), ("edge_categories", "edge_mask")):
         np.testing.assert_array_equal(batch[key][~batch[mask]], 0)
+
+
+@pytest.mark.parametrize(("power", "nodes", "edges"), [(2, 4, 4), (3, 3, 9), (10, 10, 10), (1.25, 3, 4)])
+def test_padding_to_a_power_keeps_the_content(power, nodes, edges):
+    processor = categorical()
+    batch, tight = processor([PATH, LONELY], pad_to_power_of=power), processor([PATH, LONELY])
+    assert batch["node_categories"].shape[1] == batch["node_mask"].shape[1] == nodes
+    assert batch["edge_index"].shape[2] == batch["edge_categories"].shape[1] == batch["edge_mask"].shape[1] == edges
+    np.testing.assert_array_equal(batch["node_categories"][:, :3], tight["node_categories"])
+    np.testing.assert_array_equal(batch["edge_index"][..., :4], tight["edge_index"])
+    for key, mask in (("node_categories", "node_mask"), ("edge_categories", "edge_mask")):
+        np.testing.assert_array_equal(batch[key][~batch[mask]], 0)
+    # Nothing to pad stays nothing.
+    assert processor([LONELY], pad_to_power_of=power)["edge_index"].shape == (1, 2, 0)
+
+
+def test_powers_leave_few_lengths():
+    lengths = {power: {Padding(power_of=power).length(longest) for longest in range(1, 1001)} for power in (2, 1.25)}
+    assert lengths[2] == {2**exponent for exponent in range(11)}
+    assert len(lengths[1.25]) == 29  # powers up to 1.25 ** 31 = 1009.7; some of the first ones round up to the same number
+    for power, few in lengths.items():
+        for longest in range(1, 1001):
+            padded = Padding(power_of=power).length(longest)
+            assert longest <= padded == min(length for length in few if length >= longest)
+            assert padded <= power * longest + 1
 
 
 def test_padding_beyond_max_nodes_does_not_change_the_logits():

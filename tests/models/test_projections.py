@@ -124,10 +124,10 @@ def test_node_projection_is_a_convolution_of_the_padded_sequence(max_nodes, mode
     tokens = projection(field)
     assert tokens.shape == (2, 3, GRID**2, 5)
     padded = pad_to_grid(field.flatten(0, 1), max_nodes, GRID**2, config_for(mode, centered), dim=1)
-    conv = projection.conv
-    expected = F.conv1d(padded.mT, conv.weight, conv.bias, stride=conv.weight.shape[-1]).mT.view(2, 3, GRID**2, 5)
+    kernel = projection.weight.permute(2, 1, 0)
+    expected = F.conv1d(padded.mT, kernel, projection.bias, stride=kernel.shape[-1]).mT.view(2, 3, GRID**2, 5)
     torch.testing.assert_close(tokens, expected, rtol=1e-12, atol=1e-12)
-    assert (tokens - conv.bias).abs().max() > 0.01
+    assert (tokens - projection.bias).abs().max() > 0.01
 
 
 def dense_pair_tokens(projection: PairProjection, images: Tensor, mode: str, centered: bool) -> Tensor:
@@ -280,7 +280,7 @@ def test_the_numbers_of_a_vector_are_channels():
     axes = Representation.parse("n v 2")
     projection = make_projection(axes, PROJECTIONS, axes.width(3), **OPTIONS)
     readout = make_projection(axes, READOUTS, axes.width(3), **OPTIONS)
-    assert projection.conv.in_channels == readout.conv.out_channels == 6
+    assert projection.weight.shape[1] == readout.conv.out_channels == 6
 
 
 @pytest.mark.parametrize("text", ["n", "n n", "n n n 3", "3 n", "3 v", "v n", "3 h w", "g"])

@@ -58,7 +58,7 @@ VIT_BLOCK = {
     "mlp.fc2": ("mlp.fc2",),
 }
 OTHERS = {
-    "input_proj.proj.0.proj": "base.projections.node_features.conv",
+    "input_proj.proj.0.proj": "base.projections.node_features",
     "input_proj.proj.1.proj": "base.projections.edge_features",
     "output_proj.proj.0.proj": "base.readout.conv",
     "output_proj.proj.0": "base.readout.linear",
@@ -200,8 +200,9 @@ def make_model(case: Case) -> nn.Module:
 def load_published_weights(model: nn.Module, case: Case) -> None:
     own, weights = model.state_dict(), {}
     for key, tensor in case.weights.items():
-        if key.startswith("input_proj.proj.1.") and tensor.dim() == 4:
-            tensor = tensor.permute(1, 2, 3, 0)  # a patch convolution, whose weight has the tokens' channels last with us
+        if key.startswith("input_proj.proj.") and tensor.dim() > 1:
+            # A patch convolution; our weight has the tokens' width last, and that of nodes their channels before it.
+            tensor = tensor.permute(1, 2, 3, 0) if tensor.dim() == 4 else tensor.permute(2, 1, 0)
         if names := our_names(key):
             for name, part in zip(names, tensor.reshape(len(names), -1), strict=True):
                 weights[name] = part.reshape(own[name].shape)
