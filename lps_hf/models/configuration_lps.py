@@ -17,6 +17,7 @@ from .representations import Representation
 from .samplers import check_whole_groups
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+SAMPLE_LOSSES = ("loss_of_mean", "mean_of_losses")
 PADDING_MODES = ("zero", "reflect", "replicate", "circular")
 # The batch keys that are fields, and their axes; c is a number of channels.
 FIELD_AXES = {
@@ -67,8 +68,16 @@ class LPSConfig(PreTrainedConfig):
         edge_categories (`list[int]`, *optional*): The same for edges. The semantic tensor has one more channel, first, that
             is 1 where there is an edge. `None`: edge features are real numbers, or a constant 1 for a plain adjacency matrix.
         num_samples (`int`): Group elements drawn per input in training.
-        num_eval_samples (`int`): Group elements drawn per input at evaluation. The canonical distribution draws the same one
-            again wherever no nodes tie: 1 is then enough.
+        num_eval_samples (`int` or `str`): Group elements drawn per input at evaluation. The canonical distribution draws the same
+            one again wherever no nodes tie: 1 is then enough. `"auto"`: as many as each input needs for an error bar of at most
+            `tolerance`.
+        tolerance (`float`): Of `"auto"`: the largest standard error of a probability (with a `problem_type` of classification),
+            and otherwise of the output in its own unit.
+        max_eval_samples (`int`): Where `"auto"` stops in any case.
+        samples_per_pass (`int`): Group elements per input that the backbone sees at once at evaluation without gradient: the
+            memory of more of them is that of so many.
+        sample_loss (`str`): `"loss_of_mean"`: the loss of the averaged output, as published; `"mean_of_losses"`: in training, that
+            of every sample, averaged, which is an upper bound where the loss is convex.
         sampler (`str`): How the draws of one input depend on each other: `"independent"`, `"antithetic"` (opposite pairs),
             `"stratified"` (Latin hypercubes) or `"orthogonal"` (one draw and its images under turns, shifts or translates). The
             estimate is unbiased with each.
@@ -101,7 +110,9 @@ class LPSConfig(PreTrainedConfig):
     """
 
     model_type = "lps"
-    keys_to_ignore_at_inference = ["entropy_loss", "prior_loss", "group_elements", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = [
+        *("entropy_loss", "prior_loss", "samples", "num_samples", "group_elements", "hidden_states", "attentions")
+    ]
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")}
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -115,7 +126,11 @@ class LPSConfig(PreTrainedConfig):
     node_categories: list[int] | None = None
     edge_categories: list[int] | None = None
     num_samples: int = 1
-    num_eval_samples: int = 10
+    num_eval_samples: int | str = 10
+    tolerance: float = 0.01
+    max_eval_samples: int = 100
+    samples_per_pass: int = 10
+    sample_loss: str = "loss_of_mean"
     sampler: str = "independent"
     sampler_group_size: int | None = None
     noise_scale: float = 1.0
@@ -212,10 +227,14 @@ class LPSConfig(PreTrainedConfig):
         """
         group = get_group(self.group)
         group.check_distribution(self.distribution)
-        for name, choices in (("frame", FRAMES), ("padding_mode", PADDING_MODES), ("temperature_rule", TEMPERATURE_RULES)):
+        for name, choices in (("frame", FRAMES), ("padding_mode", PADDING_MODES), ("temperature_rule", TEMPERATURE_RULES), ("sample_loss", SAMPLE_LOSSES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}.")
-        for name, least in (("max_nodes", 1), ("num_samples", 1), ("num_eval_samples", 1), ("sinkhorn_iterations", 0)):
+        if self.num_eval_samples != "auto":
+            check_num_samples("num_eval_samples", self.num_eval_samples)
+        check_tolerance(self.tolerance)
+        counts = ("max_nodes", "num_samples", "max_eval_samples", "samples_per_pass")
+        for name, least in (*((name, 1) for name in counts), ("sinkhorn_iterations", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}.")
@@ -362,6 +381,29 @@ class LPSConfig(PreTrainedConfig):
     def output_representation(self) -> Representation:
         """The parsed axis string of the output; `num_labels` invariant numbers unless `output` says otherwise."""
         return Representation.parse(self.output if self.output is not None else str(self.num_labels))
+
+
+def check_num_samples(name: str, value: Any) -> None:
+    """Refuse what is no number of samples.
+
+    Raises:
+        ValueError: If it is less than 1.
+        TypeError: If it is no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}.")
+
+
+def check_tolerance(value: Any) -> None:
+    """Refuse what is no standard error.
+
+    Raises:
+        ValueError: If it is no positive number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"tolerance: expected a positive number, got {value!r}.")
 
 
 def _pattern(representation: Representation) -> str:

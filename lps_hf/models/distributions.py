@@ -6,7 +6,7 @@ follows (section 2 of arXiv 2306.02866).
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,25 @@ class DistributionSample(NamedTuple):
     """-log p(identity|x) averaged over the batch, shape `()`; for learned distributions of finite groups."""
     weights: Tensor | None = None
     """(batch, num_samples), sums to 1: of every element in an exact average; `None` for independent draws."""
+
+    def split(self, size: int | None) -> "list[DistributionSample]":
+        """Parts of at most `size` elements; `None` for all in one."""
+        count = self.elements.num_samples
+        if size is None or size >= count:
+            return [self]
+        parts = [slice(start, start + size) for start in range(0, count, size)]
+        weights = [None if self.weights is None else self.weights[:, part] for part in parts]
+        elements = [_select_samples(self.elements, part) for part in parts]
+        return [self._replace(elements=one, weights=two) for one, two in zip(elements, weights, strict=True)]
+
+    @staticmethod
+    def join(parts: "Sequence[DistributionSample]") -> "DistributionSample":
+        """Parts as one, with the entropy and the prior loss of the first."""
+        if len(parts) == 1:
+            return parts[0]
+        weights = [part.weights for part in parts if part.weights is not None]
+        elements = parts[0].elements.concatenate([part.elements for part in parts[1:]])
+        return parts[0]._replace(elements=elements, weights=torch.cat(weights, dim=1) if weights else None)
 
 
 class EquivariantDistribution(nn.Module):
@@ -183,6 +202,59 @@ class EquivariantDistribution(nn.Module):
             noise["interface"] = self.interface.draw_noise(batch, size, generator, sampler)
         return noise
 
+    def draws(
+        self,
+        batch: Batch,
+        num_samples: int | None = None,
+        noise: Noise | None = None,
+        group_elements: Any = None,
+        generator: torch.Generator | None = None,
+        chunk_size: int | None = None,
+    ) -> Iterator[DistributionSample]:
+        """Draw from p(g|x) in parts: from fresh noise, from given noise, or given elements.
+
+        Args:
+            batch: The inputs.
+            num_samples: Number of samples; `None` where noise or elements are given, and tell it. Distributions `"exact"` and
+                `"none"` have a number of their own.
+            noise: ε of `draw_noise`.
+            group_elements: Elements as tensors.
+            generator: Random source of fresh noise.
+            chunk_size: Most samples of a part, rounded to whole groups of dependent draws; `None` for all at once.
+
+        Yields:
+            `DistributionSample`: The parts in order.
+
+        Raises:
+            ValueError: If noise or elements do not fit the batch or each other.
+            TypeError: If they have the wrong type.
+        """
+        if group_elements is not None:
+            if noise is not None:
+                raise ValueError("group_elements and noise: expected one of them, got both.")
+            elements = self.group.from_tensors(group_elements, batch.node_mask)
+            check_sample_count("group_elements", elements.num_samples, num_samples)
+            yield from DistributionSample(elements).split(chunk_size)
+            return
+        if noise is not None:
+            self.check_noise(noise, batch.node_mask, num_samples)
+            num_samples = next(iter(noise.values())).shape[1]
+        assert num_samples is not None  # whoever gives nothing has a default
+        if self.kind in ("exact", "none"):
+            # The stored order is always the same, and an exact average takes every element once.
+            yield from self(batch, noise or self.draw_noise(batch, 1, generator)).split(chunk_size)
+            return
+        check_whole_groups("num_samples", num_samples, self.sampler_group_size)
+        size = self.sampler_group_size
+        step = num_samples if chunk_size is None else max(size, chunk_size // size * size)
+        for start in range(0, num_samples, step):
+            count = min(step, num_samples - start)
+            if noise is None:
+                part = self.draw_noise(batch, count, generator)
+            else:
+                part = {name: values[:, start : start + count] for name, values in noise.items()}
+            yield self(batch, part)
+
     def forward(self, batch: Batch, noise: Noise) -> DistributionSample:
         """Turn noise into group elements.
 
@@ -313,5 +385,5 @@ class EquivariantDistribution(nn.Module):
         return elements, torch.full((batch.node_mask.shape[0], size), 1 / size, dtype=torch.float64, device=noise.device)
 
 
-def _select_samples(elements: Element, samples: Tensor) -> Element:
-    return elements.map(lambda tensor: tensor.index_select(1, samples))
+def _select_samples(elements: Element, samples: Tensor | slice) -> Element:
+    return elements.map(lambda tensor: tensor[:, samples])

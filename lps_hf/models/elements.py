@@ -1,9 +1,10 @@
 """Group elements as values: batches of them with leading shape `(batch, num_samples)`, stored nowhere between two calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from .soft_permutations import SoftPermutation
@@ -25,6 +26,19 @@ class Element:
             else:
                 mapped[field.name] = None if value is None else function(value)
         return type(self)(**mapped)
+
+    def concatenate(self: "ElementType", others: "Sequence[ElementType]") -> "ElementType":
+        """More samples of the same kind, hard ones, one after another."""
+        joined: dict[str, Any] = {}
+        for field in fields(self):
+            values = [getattr(element, field.name) for element in (self, *others)]
+            if field.name == "soft":
+                joined[field.name] = None
+            elif isinstance(values[0], tuple):
+                joined[field.name] = tuple(first.concatenate(rest) for first, *rest in zip(*values, strict=True))
+            else:
+                joined[field.name] = torch.cat(values, dim=1)
+        return type(self)(**joined)
 
     @property
     def tensors(self) -> Any:

@@ -32,6 +32,7 @@ class LPSTaskOutput(ModelOutput):
         standard_error (`torch.FloatTensor` of the same shape): Of the logits; `None` for one sample.
         entropy_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
         prior_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
+        num_samples (`torch.LongTensor` of shape `(batch,)`): See `LPSModelOutput`.
         group_elements (`torch.Tensor` or tuple): See `LPSModelOutput`.
         hidden_states (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
         attentions (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
@@ -42,6 +43,7 @@ class LPSTaskOutput(ModelOutput):
     standard_error: Tensor | None = None
     entropy_loss: Tensor | None = None
     prior_loss: Tensor | None = None
+    num_samples: Tensor | None = None
     group_elements: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -61,7 +63,8 @@ def shows_inputs(forward: Callable[..., Any]) -> Callable[..., Any]:
 class LPSTaskModel(LPSPreTrainedModel):
     """What all heads share. The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
 
-    Subclasses define `output_axes`, what `config.output` may look like, and `task_loss`.
+    Subclasses define `output_axes`, what `config.output` may look like, `read` where the prediction is a part of the output, and
+    `task_loss`. With `config.sample_loss="mean_of_losses"` the loss in training is that of every sample, averaged.
 
     Args:
         config: The configuration.
@@ -71,6 +74,8 @@ class LPSTaskModel(LPSPreTrainedModel):
     """
 
     output_axes: tuple[str, ...]
+    loss_inputs: tuple[str, ...] = ("node_mask",)
+    """The inputs that `read` and `task_loss` need."""
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)
@@ -107,16 +112,28 @@ class LPSTaskModel(LPSPreTrainedModel):
             TypeError: If they have the wrong type.
         """
         outputs = self.lps(**{**inputs, "return_dict": True})
-        loss = None if labels is None else self.task_loss(outputs.output, labels, inputs)
-        return self._task_output(outputs, outputs.output, outputs.standard_error, loss)
+        return self._task_output(outputs, labels, inputs)
+
+    def read(self, output: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """What of the model's output (rows, *axes), or of its error, is the prediction; `inputs` have as many rows."""
+        return output
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
         """The loss of the task, without regularisers, shape `()`."""
         raise NotImplementedError
 
-    def _task_output(
-        self, outputs: LPSModelOutput, logits: Tensor, standard_error: Tensor | None, loss: Tensor | None
-    ) -> LPSTaskOutput:
+    def _task_output(self, outputs: LPSModelOutput, labels: Tensor | None, inputs: dict[str, Any]) -> LPSTaskOutput:
+        logits = self.read(outputs.output, inputs)
+        standard_error = None if outputs.standard_error is None else self.read(outputs.standard_error, inputs)
+        loss = None
+        if labels is not None and outputs.samples is None:
+            loss = self.task_loss(logits, labels, inputs)
+        elif labels is not None:
+            # Every sample of an input as an input of its own, which also gives the mean of their losses.
+            count = outputs.samples.shape[1]
+            rows = {key: inputs[key].repeat_interleave(count, dim=0) for key in self.loss_inputs if inputs.get(key) is not None}
+            each = self.read(outputs.samples.flatten(0, 1), rows)
+            loss = self.task_loss(each, labels.repeat_interleave(count, dim=0), rows)
         regularisers = (
             (self.config.entropy_loss_coef, outputs.entropy_loss),
             (self.config.prior_loss_coef, outputs.prior_loss),
@@ -130,6 +147,7 @@ class LPSTaskModel(LPSPreTrainedModel):
             standard_error=standard_error,
             entropy_loss=outputs.entropy_loss,
             prior_loss=outputs.prior_loss,
+            num_samples=outputs.num_samples,
             group_elements=outputs.group_elements,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -147,23 +165,18 @@ class LPSForGraphClassification(LPSTaskModel):
 
     output_axes = ("c",)
 
-    @shows_inputs
-    @can_return_tuple
-    def forward(self, *, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
-        """Classify graphs; see `LPSTaskModel.forward`."""
-        outputs = self.lps(**{**inputs, "return_dict": True})
-        logits, error = outputs.output, outputs.standard_error
+    def _task_output(self, outputs: LPSModelOutput, labels: Tensor | None, inputs: dict[str, Any]) -> LPSTaskOutput:
         mean, std = (getattr(self.config, name) for name in ("label_mean", "label_std"))
         if mean is None:
-            loss = None if labels is None else self.task_loss(logits, labels, inputs)
-            return self._task_output(outputs, logits, error, loss)
-        mean, std = (logits.new_tensor(values) for values in (mean, std))
-        loss = None
+            return super()._task_output(outputs, labels, inputs)
+        mean, std = (outputs.output.new_tensor(values) for values in (mean, std))
         if labels is not None:
-            labels = labels.unsqueeze(-1) if labels.dim() == 1 and logits.shape[1] == 1 else labels
-            normalised = (labels - mean) / std if labels.shape == logits.shape else labels
-            loss = self.task_loss(logits, normalised, inputs)
-        return self._task_output(outputs, mean + std * logits, None if error is None else std * error, loss)
+            labels = labels.unsqueeze(-1) if labels.dim() == 1 and outputs.output.shape[1] == 1 else labels
+            labels = (labels - mean) / std if labels.shape == outputs.output.shape else labels
+        result = super()._task_output(outputs, labels, inputs)
+        result.logits = mean + std * result.logits
+        result.standard_error = None if result.standard_error is None else std * result.standard_error
+        return result
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
         """See `invariant_loss`."""
@@ -189,16 +202,13 @@ class LPSForNodeClassification(LPSTaskModel):
 
     output_axes = ("n c", "n n c")
 
-    @shows_inputs
-    @can_return_tuple
-    def forward(self, *, labels: Tensor | None = None, **inputs: Any) -> LPSTaskOutput:
-        """Classify nodes; see `LPSTaskModel.forward`."""
-        outputs = self.lps(**{**inputs, "return_dict": True})
-        logits, error = outputs.output, outputs.standard_error
-        if logits.dim() == 4:
-            logits, error = (None if part is None else part.diagonal(dim1=1, dim2=2).mT for part in (logits, error))
-        loss = None if labels is None else self.task_loss(logits, labels, inputs)
-        return self._task_output(outputs, logits, error, loss)
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        self.lps.link = "softmax"
+
+    def read(self, output: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """The output of nodes, (rows, nodes, num_labels): of pairs, the diagonal."""
+        return output if output.dim() == 3 else output.diagonal(dim1=1, dim2=2).mT
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
         """See `node_loss`."""
@@ -218,6 +228,11 @@ class LPSForLinkPrediction(LPSTaskModel):
     """
 
     output_axes = ("n n c",)
+    loss_inputs = ("node_mask", "pair_index")
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        self.lps.link = "sigmoid"
 
     @shows_inputs
     @can_return_tuple
@@ -238,18 +253,19 @@ class LPSForLinkPrediction(LPSTaskModel):
             TypeError: If it has the wrong type.
         """
         outputs = self.lps(**{**inputs, "return_dict": True})
-        logits, error = outputs.output.squeeze(-1), outputs.standard_error
-        error = None if error is None else error.squeeze(-1)
         if pair_index is not None:
-            check_pairs(pair_index, logits.shape, inputs.get("node_mask"))
-            source, target = pair_index.unbind(1)
-            place = source * logits.shape[2] + target
-            logits = logits.flatten(1).gather(1, place)
-            error = None if error is None else error.flatten(1).gather(1, place)
+            check_pairs(pair_index, outputs.output.shape[:3], inputs.get("node_mask"))
         elif labels is not None:
             raise ValueError("pair_index: expected the pairs that the labels belong to, got None.")
-        loss = None if labels is None else self.task_loss(logits, labels, inputs)
-        return self._task_output(outputs, logits, error, loss)
+        return self._task_output(outputs, labels, {**inputs, "pair_index": pair_index})
+
+    def read(self, output: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Scores of the given pairs, (rows, pairs), or of all, (rows, nodes, nodes)."""
+        scores, pair_index = output.squeeze(-1), inputs.get("pair_index")
+        if pair_index is None:
+            return scores
+        source, target = pair_index.unbind(1)
+        return scores.flatten(1).gather(1, source * scores.shape[2] + target)
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Binary cross-entropy; see `pair_loss`."""
@@ -289,6 +305,10 @@ class LPSForImageClassification(LPSTaskModel):
 
     output_axes = ("c",)
     main_input_name = "pixel_values"
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        self.lps.link = "sigmoid" if config.problem_type == "multi_label_classification" else "softmax"
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Cross-entropy; see `invariant_loss`."""

@@ -1,9 +1,9 @@
 """Symmetrized models: a pretrained backbone made equivariant by probabilistic symmetrization (arXiv 2306.02866)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,13 @@ from transformers.utils.generic import can_return_tuple
 from .backbones import vision_tower_config
 from .base_functions import BaseFunction, inner_output, make_base_function
 from .batches import encode_batch
-from .configuration_lps import LPSConfig
-from .distributions import DistributionSample, EquivariantDistribution, Noise
-from .group import check_sample_count
+from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
+from .distributions import EquivariantDistribution, Noise
 from .groups import get_group
 from .interface_networks import GINInterface
 from .projections import PaddedAxis, PairProjection, PatchProjection
 from .representations import Batch, Field
-from .symmetrization import average_over_group, mask_nodes
+from .symmetrization import Estimate, average_over_group, average_to_tolerance, mask_nodes
 
 LEARNED, INTERFACE = ("learned", "canonical"), "distribution.interface."
 
@@ -36,6 +35,9 @@ class LPSModelOutput(ModelOutput):
         standard_error (`torch.FloatTensor` of the same shape): Of the estimate; `None` for one sample.
         entropy_loss (`torch.FloatTensor` of shape `()`): Entropy of the soft permutations, unweighted; `None` without gradient.
         prior_loss (`torch.FloatTensor` of shape `()`): -log p(identity|x), for learned distributions of finite groups.
+        samples (`torch.FloatTensor` of shape `(batch, num_samples, *axes)`): What `output` is the mean of; only in training with
+            `config.sample_loss="mean_of_losses"`.
+        num_samples (`torch.LongTensor` of shape `(batch,)`): Samples drawn for each input, where `num_samples="auto"`.
         group_elements (`torch.Tensor` or tuple): The elements g drawn: for S_n permutations (batch, num_samples, nodes) int64,
             rank to node; for O(d) and SO(d) matrices (batch, num_samples, d, d); for E(d) and SE(d) a pair of matrices and
             translations (batch, num_samples, d); for C_n and D_n numbers (batch, num_samples) int64; for a product a tuple.
@@ -48,6 +50,8 @@ class LPSModelOutput(ModelOutput):
     standard_error: Tensor | None = None
     entropy_loss: Tensor | None = None
     prior_loss: Tensor | None = None
+    samples: Tensor | None = None
+    num_samples: Tensor | None = None
     group_elements: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -255,6 +259,10 @@ class LPSModel(LPSPreTrainedModel):
         # transformers asks direct children only, and the backbone lies deeper.
         pretrained = self.base.pretrained_model
         self.supports_gradient_checkpointing = pretrained is not None
+        # What "auto" and its tolerance are about: probabilities where the output is their logits.
+        self.link = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid"}.get(
+            config.problem_type or "", "identity"
+        )
         self._no_split_modules = [*self._no_split_modules, *(getattr(pretrained, "_no_split_modules", None) or ())]
         self.post_init()
 
@@ -281,7 +289,8 @@ class LPSModel(LPSPreTrainedModel):
         velocities: Tensor | None = None,
         charges: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        num_samples: int | None = None,
+        num_samples: int | Literal["auto"] | None = None,
+        tolerance: float | None = None,
         noise: Noise | None = None,
         group_elements: Any = None,
         generator: torch.Generator | None = None,
@@ -304,7 +313,9 @@ class LPSModel(LPSPreTrainedModel):
             charges (`torch.Tensor` of shape `(batch, nodes, 1)`): One number per node.
             pixel_values (`torch.Tensor` of shape `(batch, channels, height, width)`): As the backbone's image processor gives it.
             num_samples: Default: `config.num_samples` in training, `config.num_eval_samples` at evaluation. Distributions
-                `"exact"` and `"none"` have a number of their own.
+                `"exact"` and `"none"` have a number of their own. `"auto"`, at evaluation: draw for each input until its error
+                bar is at most `tolerance`, or `config.max_eval_samples` are drawn; then no elements are returned.
+            tolerance: Of `"auto"`. Default: `config.tolerance`.
             noise (`dict` as `draw_noise` returns): Makes the result deterministic; q(g·x, g·ε) = g·q(x, ε).
             group_elements (as in `LPSModelOutput`): Use these elements.
             generator: Random source of the noise, on the batch's device.
@@ -332,69 +343,85 @@ class LPSModel(LPSPreTrainedModel):
             charges=charges,
             pixel_values=pixel_values,
         )
-        sample = self._elements(batch, num_samples, noise, group_elements, generator)
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        # Where neither the call nor our configuration asks, the backbone's own configuration may.
+        flags = {name: getattr(self.config, name) or None if flag is None else flag for name, flag in flags.items()}
+        flags = {name: flag for name, flag in flags.items() if flag is not None}
         backbone_output: dict[str, Any] = {}
 
-        def base(fields: dict[str, Field]) -> Tensor:
-            flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-            # Where neither the call nor our configuration asks, the backbone's own configuration may.
-            flags = {name: getattr(self.config, name) or None if flag is None else flag for name, flag in flags.items()}
-            flags = {name: flag for name, flag in flags.items() if flag is not None}
-            result, backbone = self.base(fields, batch.node_mask, **flags)
-            backbone_output.update(backbone)
-            return result
+        def base_of(part: Batch) -> Callable[[dict[str, Field]], Tensor]:
+            def base(fields: dict[str, Field]) -> Tensor:
+                result, backbone = self.base(fields, part.node_mask, **flags)
+                backbone_output.update(backbone)
+                return result
 
-        estimate = average_over_group(
-            base,
-            self.group,
-            sample.elements,
-            batch.fields,
-            self.config.input_representations,
-            inner_output(self.config),
-            batch.node_mask,
-            sample.weights,
-        )
-        output = estimate.mean
+            return base
+
+        if num_samples is None and noise is None and group_elements is None:
+            num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
+        if num_samples == "auto":
+            if self.training or noise is not None or group_elements is not None or any(flags.values()):
+                raise ValueError(
+                    "num_samples: expected a number in training, and with noise, group_elements, output_hidden_states or "
+                    "output_attentions, got 'auto'. Call eval() and leave them out, or give a number."
+                )
+            estimate, sample = self._estimate_to_tolerance(base_of, batch, tolerance, generator), None
+        else:
+            if num_samples is not None:
+                check_num_samples("num_samples", num_samples)
+            # A gradient, and the backbone's states, need all samples at once.
+            at_once = torch.is_grad_enabled() or any(flags.values())
+            chunk_size = None if at_once else self.config.samples_per_pass
+            estimate, sample = average_over_group(
+                base_of(batch),
+                self.group,
+                self.distribution.draws(batch, num_samples, noise, group_elements, generator, chunk_size),
+                batch.fields,
+                self.config.input_representations,
+                inner_output(self.config),
+                batch.node_mask,
+                1 if group_elements is not None else self.distribution.sampler_group_size,
+            )
+        output, samples = estimate.mean, estimate.samples if self.keeps_samples else None
         if self.config.residual is not None:
             field, axes = batch.fields[self.config.residual], self.config.input_representations[self.config.residual]
-            output = output + mask_nodes(field, axes, batch.node_mask)
+            residual = mask_nodes(field, axes, batch.node_mask)
+            output = output + residual
+            samples = None if samples is None else samples + residual.unsqueeze(1)
         return LPSModelOutput(
             output=output,
             standard_error=estimate.standard_error,
-            entropy_loss=sample.entropy,
-            prior_loss=sample.prior_loss,
-            group_elements=sample.elements.tensors,
+            entropy_loss=None if sample is None else sample.entropy,
+            prior_loss=None if sample is None else sample.prior_loss,
+            samples=samples,
+            num_samples=estimate.num_samples,
+            group_elements=None if sample is None else sample.elements.tensors,
             hidden_states=backbone_output.get("hidden_states"),
             attentions=backbone_output.get("attentions"),
         )
 
-    def _elements(
-        self,
-        batch: Batch,
-        num_samples: int | None,
-        noise: Noise | None,
-        group_elements: Any,
-        generator: torch.Generator | None,
-    ) -> DistributionSample:
-        """The group elements to average over: given, made from given noise, or drawn."""
-        if group_elements is not None:
-            if noise is not None:
-                raise ValueError("group_elements and noise: expected one of them, got both.")
-            elements = self.group.from_tensors(group_elements, batch.node_mask)
-            check_sample_count("group_elements", elements.num_samples, num_samples)
-            return DistributionSample(elements)
-        if noise is None:
-            noise = self.draw_noise(batch, self._resolve_num_samples(num_samples), generator)
-        else:
-            self.distribution.check_noise(noise, batch.node_mask, num_samples)
-        return self.distribution(batch, noise)
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether the output of every sample is handed on: the loss of a head may be about each of them."""
+        return self.training and self.config.sample_loss == "mean_of_losses"
 
-    def _resolve_num_samples(self, num_samples: int | None) -> int:
-        if num_samples is None:
-            num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int):
-            raise TypeError(f"num_samples: expected an int, got {type(num_samples).__name__} {num_samples!r}.")
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
-        # The stored order is always the same, and an exact average takes every element once.
-        return 1 if self.config.distribution in ("none", "exact") else num_samples
+    def _estimate_to_tolerance(
+        self, base_of: Any, batch: Batch, tolerance: float | None, generator: torch.Generator | None
+    ) -> Estimate:
+        tolerance = self.config.tolerance if tolerance is None else tolerance
+        check_tolerance(tolerance)
+        if self.config.distribution in ("none", "exact"):  # no error bar to wait for
+            draws, inputs = self.distribution.draws(batch, 1), self.config.input_representations
+            arguments = batch.fields, inputs, inner_output(self.config), batch.node_mask
+            return average_over_group(base_of(batch), self.group, draws, *arguments)[0]
+        return average_to_tolerance(
+            base_of,
+            self.distribution,
+            batch,
+            inner_output(self.config),
+            tolerance,
+            self.config.max_eval_samples,
+            self.config.samples_per_pass,
+            self.link,
+            generator,
+        )

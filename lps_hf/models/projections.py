@@ -350,7 +350,7 @@ class InvariantReadout(nn.Module):
         super().__init__()
         self.linear = nn.Linear(hidden_size, channels)
 
-    def forward(self, tokens: Tensor, pooled: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor | None, pooled: Tensor) -> Tensor:
         """Read (..., channels) from the pooled output (..., hidden)."""
         return self.linear(pooled)
 

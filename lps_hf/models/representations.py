@@ -6,7 +6,7 @@ for every element of a finite group (which moves them by left multiplication: th
 counts invariant channels. `"n n 3"` is a tensor with three channels for every ordered pair of nodes, `"10"` is ten invariants.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -143,3 +143,15 @@ class Batch(NamedTuple):
     """(batch, edges) bool."""
     frame_ranks: Tensor | None = None
     """(batch, nodes) int64: rank of each node in the predefined frame of a graph."""
+
+    def select(self, rows: Tensor) -> "Batch":
+        """The inputs of some rows, (rows,) int64."""
+        fields: dict[str, Field] = {}
+        for name, field in self.fields.items():
+            if isinstance(field, EdgeField):
+                channels = None if field.channels is None else field.channels[rows]
+                fields[name] = replace(field, index=field.index[rows], features=field.features[rows], channels=channels)
+            else:
+                fields[name] = field[rows]
+        ranks = None if self.frame_ranks is None else self.frame_ranks[rows]
+        return Batch(fields, self.node_mask[rows], self.edge_index[rows], self.edge_mask[rows], ranks)

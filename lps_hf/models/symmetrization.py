@@ -6,14 +6,20 @@ If p(g|x) = p(g'g|g'x) for every g', then φ is equivariant for any f. The mean 
 every k, and its distribution is equivariant at every k.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .distributions import DistributionSample, EquivariantDistribution
 from .group import Group
-from .representations import Field, Representation
+from .representations import Batch, Field, Representation
+
+BaseCall = Callable[[dict[str, Field]], Tensor]
+LINKS = ("identity", "sigmoid", "softmax")
+FIRST_GROUPS = 8
+"""Independent groups of draws before an error bar is believed: that of fewer is too often too small."""
 
 
 class Estimate(NamedTuple):
@@ -22,21 +28,24 @@ class Estimate(NamedTuple):
     mean: Tensor
     """(batch, *axes): unbiased for φ(x)."""
     standard_error: Tensor | None
-    """(batch, *axes): standard deviation of `mean` over draws, from the spread of the samples; `None` for one sample, and for
-    an exact average."""
+    """(batch, *axes): standard deviation of `mean` over draws, from the spread of the samples; `None` for one sample, for one
+    group of dependent ones, and for an exact average."""
+    samples: Tensor | None = None
+    """(batch, num_samples, *axes): what was averaged, where it was made at once."""
+    num_samples: Tensor | None = None
+    """(batch,) int64: how many were drawn, where that was decided on the way."""
 
 
-def average_over_group(
-    base: Callable[[dict[str, Field]], Tensor],
+def sample_outputs(
+    base: BaseCall,
     group: Group,
     elements: Any,
     fields: Mapping[str, Field],
     inputs: Mapping[str, Representation],
     output: Representation,
     node_mask: Tensor,
-    weights: Tensor | None = None,
-) -> Estimate:
-    """Symmetrize a base function over given group elements.
+) -> Tensor:
+    """The terms of the average: ρ_out(g) · f(ρ_in(g)⁻¹ · x) for given g.
 
     Args:
         base: The function f. It gets fields with leading shape `(batch, num_samples)` and returns a tensor with that shape.
@@ -46,10 +55,9 @@ def average_over_group(
         inputs: Representation of each field.
         output: Representation of what `base` returns.
         node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes; padding comes in and goes out as zero.
-        weights (`torch.Tensor` of shape `(batch, num_samples)`): Of an exact average; `None` for independent draws.
 
     Returns:
-        `Estimate`: of shape `(batch, *axes of output)`.
+        `torch.Tensor` of shape `(batch, num_samples, *axes of output)`.
     """
     turned: dict[str, Field] = {}
     for name, field in fields.items():
@@ -62,11 +70,7 @@ def average_over_group(
     samples = base(turned)
     # Half precision would leave the group, and lose what is small beside a translation or in a mean.
     samples = group.act(elements, samples.to(torch.promote_types(samples.dtype, torch.float32)), output)
-    if weights is None:
-        mean, error = estimate(samples)
-    else:
-        mean, error = (samples * weights.to(samples.dtype).view(*weights.shape, *[1] * (samples.dim() - 2))).sum(dim=1), None
-    return Estimate(mask_nodes(mean, output, node_mask), None if error is None else mask_nodes(error, output, node_mask))
+    return mask_nodes(samples, output, node_mask, leading=2)
 
 
 def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor, leading: int = 1) -> Tensor:
@@ -79,12 +83,168 @@ def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor
     return tensor
 
 
-def estimate(samples: Tensor) -> Estimate:
-    """Average independent samples (batch, num_samples, ...) and say how well the average is known.
+class RunningEstimate:
+    """A mean over draws that come in parts, with its error bar: the same as that of all at once (Chan et al. 1979).
 
-    The standard error is s / √k with the unbiased sample variance s², so it falls as 1 / √k. No gradient flows through it.
+    The standard error is s / √groups with the unbiased variance s² of the means of independent groups of draws, so it falls as
+    1 / √num_samples. No gradient flows through it.
+
+    Args:
+        group_size: Number of draws that depend on each other; a part has whole groups, or is all there is.
     """
-    num_samples = samples.shape[1]
-    if num_samples == 1:
-        return Estimate(samples.squeeze(1), None)
-    return Estimate(samples.mean(dim=1), samples.detach().std(dim=1) / num_samples**0.5)
+
+    def __init__(self, group_size: int = 1) -> None:
+        self.group_size, self.num_groups = group_size, 0
+        self.mean: Tensor | None = None
+        self.squares: Tensor | None = None
+        self.is_exact = False
+
+    def add(self, samples: Tensor, weights: Tensor | None = None) -> None:
+        """Take in samples (batch, num_samples, ...); with weights (batch, num_samples) they are the terms of an exact average."""
+        if weights is not None:
+            self.is_exact = True
+            part = (samples * weights.to(samples.dtype).view(*weights.shape, *[1] * (samples.dim() - 2))).sum(dim=1)
+            self.mean = part if self.mean is None else self.mean + part
+            return
+        groups = samples.detach().unflatten(1, (-1, min(self.group_size, samples.shape[1]))).mean(dim=2)
+        mean, count = samples.mean(dim=1), groups.shape[1]
+        squares = (groups - mean.detach().unsqueeze(1)).square().sum(dim=1)
+        if self.mean is None or self.squares is None:
+            self.mean, self.squares, self.num_groups = mean, squares, count
+            return
+        total, difference = self.num_groups + count, mean - self.mean
+        self.squares = self.squares + squares + difference.detach().square() * (self.num_groups * count / total)
+        self.mean, self.num_groups = self.mean + difference * (count / total), total
+
+    def result(self) -> Estimate:
+        """The estimate so far."""
+        assert self.mean is not None
+        if self.is_exact or self.num_groups < 2 or self.squares is None:
+            return Estimate(self.mean, None)
+        return Estimate(self.mean, (self.squares / (self.num_groups - 1) / self.num_groups).sqrt())
+
+
+def estimate(samples: Tensor, group_size: int = 1) -> Estimate:
+    """Average samples (batch, num_samples, ...), of which each `group_size` depend on each other; see `RunningEstimate`."""
+    running = RunningEstimate(group_size)
+    running.add(samples)
+    return running.result()
+
+
+def average_over_group(
+    base: BaseCall,
+    group: Group,
+    draws: Iterable[DistributionSample],
+    fields: Mapping[str, Field],
+    inputs: Mapping[str, Representation],
+    output: Representation,
+    node_mask: Tensor,
+    group_size: int = 1,
+) -> tuple[Estimate, DistributionSample]:
+    """Symmetrize a base function over draws of p(g|x), which may come in parts, so that memory does not grow with their number.
+
+    Args:
+        base: See `sample_outputs`, as the following.
+        group: The group.
+        draws: Elements, with weights where they are the terms of an exact average; see `EquivariantDistribution.draws`.
+        fields: The input.
+        inputs: Representation of each field.
+        output: Representation of what `base` returns.
+        node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
+        group_size: Number of draws that depend on each other.
+
+    Returns:
+        `Estimate` of shape `(batch, *axes of output)`, and all draws as one.
+    """
+    running, parts = RunningEstimate(group_size), []
+    for draw in draws:
+        samples = sample_outputs(base, group, draw.elements, fields, inputs, output, node_mask)
+        running.add(samples, draw.weights)
+        parts.append(draw)
+    result = running.result()
+    return (result._replace(samples=samples) if len(parts) == 1 else result), DistributionSample.join(parts)
+
+
+def average_to_tolerance(
+    base_of: Callable[[Batch], BaseCall],
+    distribution: EquivariantDistribution,
+    batch: Batch,
+    output: Representation,
+    tolerance: float,
+    max_samples: int,
+    chunk_size: int,
+    link: str = "identity",
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """Draw until the error bar of each input is small enough; inputs that have got there are not computed any further.
+
+    Args:
+        base_of: The function f for a part of the batch.
+        distribution: p(g|x), with its group and the inputs' representations.
+        batch: The inputs.
+        output: Representation of what f returns.
+        tolerance: Largest standard error of an entry of the output, after the link.
+        max_samples: Where to stop all the same.
+        chunk_size: Draws at once; the first chunk has at least 8 independent groups of draws.
+        link: What the tolerance is about: the output itself (`"identity"`), or its `"sigmoid"` or `"softmax"`, to first order.
+        generator: Random source of the noise.
+
+    Returns:
+        `Estimate` with `num_samples` of each input.
+    """
+    group_size = distribution.sampler_group_size
+    active = torch.arange(len(batch.node_mask), device=batch.node_mask.device)
+    kept: Tensor | None = None
+    result: Estimate | None = None
+    while len(active):
+        part = batch if len(active) == len(batch.node_mask) else batch.select(active)
+        done = 0 if kept is None else kept.shape[1]
+        wanted = chunk_size if done else max(chunk_size, FIRST_GROUPS * group_size)
+        wanted = max(group_size, min(wanted, max_samples - done) // group_size * group_size)
+        elements = distribution(part, distribution.draw_noise(part, wanted, generator)).elements
+        arguments = part.fields, distribution.inputs, output, part.node_mask
+        samples = sample_outputs(base_of(part), distribution.group, elements, *arguments)
+        kept = samples if kept is None else torch.cat([kept, samples], dim=1)
+        here = estimate(kept, group_size)
+        error = here.standard_error if here.standard_error is not None else torch.full_like(here.mean, torch.inf)
+        count = torch.full_like(active, kept.shape[1])
+        if result is None:
+            result = Estimate(here.mean, error, num_samples=count)
+        else:
+            assert result.standard_error is not None
+            assert result.num_samples is not None
+            for whole, new in zip((result.mean, result.standard_error, result.num_samples), (here.mean, error, count), strict=True):
+                whole[active] = new
+        unsure = largest_error(kept, link, group_size) > tolerance
+        unsure &= kept.shape[1] + group_size <= max_samples
+        active, kept = active[unsure], kept[unsure]
+    assert result is not None
+    return result
+
+
+def largest_error(samples: Tensor, link: str, group_size: int = 1) -> Tensor:
+    """The largest standard error among the entries of link(mean), to first order (the delta method), shape `(batch,)`.
+
+    Args:
+        samples (`torch.Tensor` of shape `(batch, num_samples, *axes)`): A softmax is over the last axis.
+        link: One of `LINKS`.
+        group_size: Number of draws that depend on each other.
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`; infinite for one group of draws.
+
+    Raises:
+        ValueError: If there is no such link.
+    """
+    if link not in LINKS:
+        raise ValueError(f"link: expected one of {', '.join(map(repr, LINKS))}, got {link!r}.")
+    groups = samples.unflatten(1, (-1, min(group_size, samples.shape[1]))).mean(dim=2)
+    if groups.shape[1] < 2:
+        return samples.new_full((len(samples),), torch.inf)
+    mean = samples.mean(dim=1, keepdim=True)
+    if link == "sigmoid":
+        groups = groups * (mean.sigmoid() * (-mean).sigmoid())
+    elif link == "softmax":
+        probability = mean.softmax(dim=-1)
+        groups = probability * (groups - (probability * groups).sum(dim=-1, keepdim=True))
+    return (groups.std(dim=1) / groups.shape[1] ** 0.5).flatten(1).amax(dim=1)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .distributions import DistributionSample, EquivariantDistribution, Noise
+from .distributions import EquivariantDistribution, Noise
 from .frames import laplacian_frame_ranks
 from .groups import get_group
 from .representations import Batch, Field, Representation
@@ -120,29 +120,19 @@ class Symmetrized(nn.Module):
             TypeError: If it is no floating point tensor.
         """
         batch = self.encode(*args, node_mask=node_mask, **kwargs)
-        if group_elements is not None:
-            if noise is not None:
-                raise ValueError("group_elements and noise: expected one of them, got both.")
-            sample = DistributionSample(self.group.from_tensors(group_elements, batch.node_mask))
-        else:
-            if noise is None:
-                default = self.num_samples if self.training else self.num_eval_samples
-                count = default if num_samples is None else num_samples
-                _check_count("num_samples", count)
-                count = 1 if self.distribution.kind in ("none", "exact") else count
-                noise = self.distribution.draw_noise(batch, count, generator)
-            else:
-                self.distribution.check_noise(noise, batch.node_mask, num_samples)
-            sample = self.distribution(batch, noise)
-        result = average_over_group(
+        if num_samples is None and noise is None and group_elements is None:
+            num_samples = self.num_samples if self.training else self.num_eval_samples
+        if num_samples is not None:
+            _check_count("num_samples", num_samples)
+        result, sample = average_over_group(
             self._call_module,
             self.group,
-            sample.elements,
+            self.distribution.draws(batch, num_samples, noise, group_elements, generator),
             batch.fields,
             self.inputs,
             self.output,
             batch.node_mask,
-            sample.weights,
+            self.distribution.sampler_group_size,
         )
         return SymmetrizedOutput(result.mean, result.standard_error, sample.entropy, sample.prior_loss, sample.elements.tensors)
 

@@ -141,7 +141,7 @@ def test_families_that_need_every_token_keep_it():
 
 @pytest.mark.parametrize(("output", "is_of_graphs"), [("2", True), ("n 2", False), ("n n 1", False)])
 def test_read_outs_of_graphs_save_it(output, is_of_graphs):
-    config = LPSConfig(backbone_config=AutoConfig.for_model("vit", **SMALL), output_representation=output)
+    config = LPSConfig(backbone_config=AutoConfig.for_model("vit", **SMALL), output=output)
     base = make_base_function(config)
     assert is_saved(last_block(base.backbone)) is is_of_graphs
 
