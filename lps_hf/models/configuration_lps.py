@@ -242,7 +242,8 @@ class LPSConfig(PreTrainedConfig):
                 raise ValueError(f"{name}: expected at least {least}, got {value}.")
         size = group.sampler_group_size(self.sampler, self.sampler_group_size)
         for name in ("num_samples", "num_eval_samples"):
-            check_whole_groups(name, getattr(self, name), size)
+            if getattr(self, name) != "auto":
+                check_whole_groups(name, getattr(self, name), size)
         coefficients = ("noise_scale", "entropy_loss_coef", "prior_loss_coef")
         for name, least, most in (*((name, 0, None) for name in coefficients), ("patch_dropout", 0, 1)):
             value = getattr(self, name)

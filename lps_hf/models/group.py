@@ -215,8 +215,8 @@ class Group(ABC, Generic[ElementType]):
         if isinstance(size, bool) or not isinstance(size, int):
             raise TypeError(f"sampler_group_size: expected an int or None, got {type(size).__name__} {size!r}.")
         if size < 1 or not is_possible(size):
-            known = [str(number) for number in range(1, 65) if is_possible(number)]
-            expected = "at least 1" if len(known) == 64 else " or ".join(known)
+            known = [str(number) for number in range(1, 129) if is_possible(number)]
+            expected = "at least 1" if len(known) == 128 else " or ".join(known)
             raise ValueError(
                 f"sampler_group_size: expected {expected} for sampler {sampler!r} and group {self.name}, got {size}. Leave it out "
                 "for the default."

@@ -93,7 +93,7 @@ class GINInterface(nn.Module):
         virtual = self.virtual_node.expand(batch, 1, num_samples, -1)
         hidden = torch.cat([virtual, node_features.transpose(1, 2)], dim=1)
         for layer in self.layers:
-            messages = (adjacency @ hidden.reshape(batch * (nodes + 1), -1)).view_as(hidden)
+            messages = adjacency.product(hidden.reshape(batch * (nodes + 1), -1)).view_as(hidden)
             hidden = layer(hidden, messages, mask)
         return self.head(hidden[:, 1:]).squeeze(-1).transpose(1, 2)
 

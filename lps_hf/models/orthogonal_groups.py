@@ -1,7 +1,5 @@
 """O(d), SO(d), E(d), SE(d) and U(d), acting on vector and point axes, and the projection of vectors onto them."""
 
-from functools import reduce
-from operator import xor
 from typing import Any
 
 import torch
@@ -9,6 +7,7 @@ from torch import Tensor
 
 from .elements import LinearMap, RigidMotion
 from .group import Group, check_tensor, expand_samples
+from .orthogonal_designs import design_sizes, orthogonal_design
 from .representations import FieldType, Representation
 from .samplers import INDEPENDENT, Sampler
 
@@ -104,31 +103,12 @@ class _MatrixGroup(Group[LinearMap]):
         return sampler.normal(shape, generator, node_mask.device, self.design, self.dtype)
 
     def has_design(self, size: int) -> bool:
-        """Whether `design` knows so many matrices: 2, 4, 8, … changes of sign, and all of them with all cyclic shifts."""
-        largest = 2 ** self._num_free_signs
-        return size == largest * self.dimension or (0 < size <= largest and size.bit_count() == 1)
+        """Whether there is a finite subgroup of this order; see `orthogonal_designs`."""
+        return size in design_sizes(self.dimension, self.has_reflections)
 
     def design(self, size: int) -> Tensor:
-        """The matrices h of a finite subgroup of the group, (size, d, d): what orthogonal draws g·h differ by.
-
-        Changes of sign first. Over 2 of them (in odd dimensions, if reflections are allowed) what is linear in the matrix averages
-        to zero, over 4 in three dimensions also products of entries in different columns. With the cyclic shifts of the columns
-        everything of degree 2 gets its mean: those are the 12 rotations of the tetrahedron for SO(3), and its 24 rotations and
-        reflections of the pyritohedron for O(3).
-        """
-        shifted = size > 2**self._num_free_signs
-        signs = _balanced_signs(self.dimension, size // self.dimension if shifted else size, not self.has_reflections)
-        if not shifted:
-            return torch.diag_embed(signs)
-        shift = torch.eye(self.dimension, dtype=torch.float64).roll(1, dims=0)
-        if not self.has_reflections:
-            shift[0] *= (-1) ** (self.dimension - 1)
-        shifts = torch.stack([torch.linalg.matrix_power(shift, power) for power in range(self.dimension)])
-        return (shifts.unsqueeze(1) @ torch.diag_embed(signs)).flatten(0, 1)
-
-    @property
-    def _num_free_signs(self) -> int:
-        return self.dimension if self.has_reflections else self.dimension - 1
+        """The elements h of a finite subgroup, (size, d, d): orthogonal draws are g·h. See `orthogonal_design`."""
+        return orthogonal_design(self.dimension, size, self.has_reflections)
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> LinearMap:
         """Orthonormalize the columns of `scores` (batch, num_samples, d, d); see `orthonormalize`. Differentiable."""
@@ -165,24 +145,6 @@ class _MatrixGroup(Group[LinearMap]):
         if isinstance(field, Tensor) and _acts_on(field, representation):
             return apply_matrix(elements.matrix, field, representation, invert)
         return expand_samples(field, elements.num_samples)
-
-
-def _balanced_signs(dimension: int, size: int, rotations: bool) -> Tensor:
-    """A subgroup of the changes of sign (size, d) in which every sign is -1 in half of the elements, and no two go together.
-
-    Sign i of element number j is the parity of the bits that j and the code of i have in common. Codes that differ and are not
-    zero are wanted; they repeat where there are too few. Of rotations the product of all signs is 1: the codes sum to zero.
-    """
-    basis = [1 << bit for bit in range(size.bit_length() - 1)]
-    codes = basis + [code for code in range(1, size) if code not in basis]
-    codes = [codes[place % len(codes)] for place in range(dimension)] if codes else [0] * dimension
-    if rotations and size > 1:
-        last = reduce(xor, codes[:-1])
-        if last == 0:
-            codes[-2], last = codes[0], codes[0] ^ codes[-2]
-        codes[-1] = last
-    parity = [[(number & code).bit_count() % 2 for code in codes] for number in range(size)]
-    return 1.0 - 2.0 * torch.tensor(parity, dtype=torch.float64)
 
 
 class OrthogonalGroup(_MatrixGroup):

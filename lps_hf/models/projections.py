@@ -118,7 +118,7 @@ def _permutation_gradient(
     shape = (images * ranks, images * ranks * channels)
     by_row = SparseMatrix(source.flatten(), (target * channels + channel).flatten(), values, shape)
     by_column = SparseMatrix(target.flatten(), (source * channels + channel).flatten(), values, shape)
-    return by_row @ seen[0].view(-1, ranks) + by_column @ seen[1].view(-1, ranks)
+    return by_row.product(seen[0].view(-1, ranks)) + by_column.product(seen[1].view(-1, ranks))
 
 
 class PaddedAxis(nn.Module):
@@ -293,7 +293,7 @@ class PairProjection(PatchProjection):
             place, entries = place.masked_fill(~visible, 0), entries.masked_fill(~visible, 0.0)
 
         shape = (batch * num_samples * self.grid_size**2, width)
-        tokens = _matrix(place.flatten(), entries.flatten(), shape) @ weight.flatten(0, 2)
+        tokens = _image_product(place.flatten(), entries.flatten(), shape, weight.flatten(0, 2))
         tokens = tokens.view(batch, num_samples, self.grid_size**2, -1)
         if permutation.soft is not None:
             sizes = (permutation.soft.row_scale.detach()[:, 0] > 0).sum(dim=-1)
@@ -336,11 +336,11 @@ def _entries(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return graph, edge, entry
 
 
-def _matrix(place: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor | SparseMatrix:
-    """The matrix of given shape by entries at flat places, which add up: dense where that makes products cheaper."""
+def _image_product(place: Tensor, values: Tensor, shape: tuple[int, int], dense: Tensor) -> Tensor:
+    """The product of a matrix of given shape, by entries at flat places, which add up, with a dense one."""
     if shape[0] * shape[1] <= DENSE_SIZE_PER_ENTRY * len(place):
-        return values.new_zeros(shape[0] * shape[1]).index_add(0, place, values).view(shape)
-    return SparseMatrix(place // shape[1], place % shape[1], values, shape)
+        return values.new_zeros(shape[0] * shape[1]).index_add(0, place, values).view(shape) @ dense
+    return SparseMatrix(place // shape[1], place % shape[1], values, shape).product(dense)
 
 
 class InvariantReadout(nn.Module):

@@ -42,7 +42,7 @@ class SparseMatrix:
         starts = torch.searchsorted(row, torch.arange(self.shape[0] + 1, device=row.device))
         return torch.sparse_csr_tensor(starts, self.column[order], self.value[order], self.shape, check_invariants=False)
 
-    def __matmul__(self, dense: Tensor) -> Tensor:
+    def product(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix (columns, width), of shape `(rows, width)`."""
         on_cpu = dense.device.type == "cpu" and not torch.compiler.is_compiling()
         if on_cpu and not self.value.requires_grad and dense.dtype in (torch.float32, torch.float64):

@@ -3,10 +3,15 @@
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
+from transformers.trainer_utils import has_length
 
+from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
+from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 
 
@@ -37,6 +42,9 @@ class LPSTrainer(Trainer):
 
     With a processor as `processing_class`, data sets hold raw rows and the collator makes the batches. Evaluation draws its group
     elements from a generator seeded by `args.seed`, so that evaluating the same weights again gives the same figures.
+
+    `train_sampling_strategy="group_by_length"` makes batches of graphs of similar size; see `SimilarLengthSampler`. Lengths are
+    read off the rows, or off the column `args.length_column_name`. Evaluation keeps the order of the rows.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,6 +61,28 @@ class LPSTrainer(Trainer):
         if is_new and learning_rate is not None:
             set_backbone_learning_rate(optimizer, self.model, learning_rate)
         return optimizer
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._get_dataloader(with_fast_rows(dataset), *args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        strategy, column = self.args.train_sampling_strategy, self.args.length_column_name
+        if strategy not in ("group_by_length", "batch_rebalance") or not has_length(train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        lengths = row_lengths(train_dataset, column)
+        if strategy == "batch_rebalance":
+            # Trainer's own sampler, which would take the length of `edge_index`, 2, for that of every row.
+            return super()._get_train_sampler(Dataset.from_dict({column: lengths}))
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        # Batches go to the processes one after the other, and processes wait for each other.
+        return SimilarLengthSampler(lengths, self._train_batch_size * self.args.world_size, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        # Trainer would group these too, and predictions would no longer be in the order of the rows.
+        if self.args.train_sampling_strategy == "group_by_length" and has_length(eval_dataset):
+            return SequentialSampler(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
 
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, **kwargs: Any) -> Any:
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)

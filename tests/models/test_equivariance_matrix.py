@@ -315,7 +315,7 @@ def test_exact_averages_need_no_coupling(name):
 
 # --------------------------------------------------------------------------------------------- statistical equivariance
 
-NUM_SAMPLES = 200
+NUM_SAMPLES = 300
 
 
 @torch.no_grad()

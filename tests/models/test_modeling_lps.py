@@ -536,3 +536,26 @@ def test_a_learned_checkpoint_is_loaded_with_another_distribution(saved):
     assert learned.lps.distribution.interface is not None
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, learned.get_parameter(name))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("options", [{}, {"distribution": "haar", "output": "n n 3"}], ids=["learned", "haar"])
+def test_a_compiled_model_is_one_graph(training, options):
+    # And so one that never waits for an accelerator: reading a value on the host would break the graph.
+    model, batch = tiny_model(**options).train(training), random_batch([5, 3])
+    noise = model.draw_noise(model.encode(**batch), 2, seeded(0))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager" if training else "eager")
+    results = []
+    try:
+        for function in (model, compiled):
+            model.zero_grad()
+            with torch.set_grad_enabled(training):
+                result = function(**batch, noise=noise)
+            if training:
+                loss = result.output.square().sum()
+                (loss if result.entropy_loss is None else loss + result.entropy_loss).backward()
+            results.append([result.output.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    finally:
+        torch.compiler.reset()
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

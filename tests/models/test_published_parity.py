@@ -20,7 +20,7 @@ from transformers import ViTConfig
 
 from lps_hf.models import symmetric_group
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.distributions import EquivariantDistribution, Noise
+from lps_hf.models.distributions import DistributionSample, EquivariantDistribution, Noise
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.representations import Batch as FieldBatch
@@ -254,9 +254,9 @@ def molecule_output(model: LPSModel, batch: Batch) -> Tensor:
     ).output
 
 
-def sampled_elements(model: nn.Module, batch: Batch):
+def draws(model: nn.Module, batch: Batch) -> list[DistributionSample]:
     fields: dict[str, Field] = {"node_features": batch.nodes}
-    return model.distribution(FieldBatch(fields, batch.node_mask, batch.edge_index, batch.edge_mask), batch.noise).elements
+    return [model.distribution(FieldBatch(fields, batch.node_mask, batch.edge_index, batch.edge_mask), batch.noise)]
 
 
 def pattern_output(model: LPSModel, batch: Batch) -> Tensor:
@@ -270,9 +270,9 @@ def pattern_output(model: LPSModel, batch: Batch) -> Tensor:
     config = model.config
     return average_over_group(
         lambda turned: model.base(turned, batch.node_mask)[0],
-        *(model.group, sampled_elements(model, batch)),
+        *(model.group, draws(model, batch)),
         *(fields, config.input_representations, config.output_representation, batch.node_mask),
-    ).mean.diagonal(dim1=1, dim2=2)
+    )[0].mean.diagonal(dim1=1, dim2=2)
 
 
 def flat_output(model: FlatModel, batch: Batch) -> Tensor:
@@ -283,12 +283,12 @@ def flat_output(model: FlatModel, batch: Batch) -> Tensor:
     adjacency[graph, source, target] = 1
     return average_over_group(
         model.base,
-        *(get_group("S_n"), sampled_elements(model, batch)),
+        *(get_group("S_n"), draws(model, batch)),
         {"nodes": batch.nodes, "adjacency": adjacency},
         {"nodes": Representation.parse("n 2"), "adjacency": Representation.parse("n n 1")},
         Representation.parse("1"),
         batch.node_mask,
-    ).mean
+    )[0].mean
 
 
 def published_output(case: Case, model: nn.Module, batch: Batch) -> Tensor:

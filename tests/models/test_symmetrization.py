@@ -6,10 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lps_hf.models.distributions import DistributionSample, EquivariantDistribution
 from lps_hf.models.elements import Permutation
-from lps_hf.models.representations import EdgeField, Representation
+from lps_hf.models.representations import Batch, EdgeField, Representation
 from lps_hf.models.symmetric_group import SymmetricGroup
-from lps_hf.models.symmetrization import average_over_group, estimate
+from lps_hf.models.symmetrization import (
+    LINKS,
+    RunningEstimate,
+    average_over_group,
+    average_to_tolerance,
+    estimate,
+    largest_error,
+)
 from tests.models.graph_cases import densify, place_nodes, seeded
 
 GROUP = SymmetricGroup()
@@ -59,7 +67,7 @@ def act(h: Tensor, tensor: Tensor, output: str) -> Tensor:
 
 def run(base: nn.Module, elements: Permutation, fields: dict[str, Tensor | EdgeField], output: str):
     mask = torch.ones(fields["nodes"].shape[:2], dtype=torch.bool)
-    return average_over_group(base, GROUP, elements, fields, INPUTS, Representation.parse(output), mask)
+    return average_over_group(base, GROUP, [DistributionSample(elements)], fields, INPUTS, Representation.parse(output), mask)[0]
 
 
 @every_output
@@ -175,7 +183,8 @@ def test_an_exact_average_weighs_its_elements_and_has_no_error_bar():
     mask, output = torch.ones(1, 4, dtype=torch.bool), Representation.parse("n 2")
     weights = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64)
     alone = [run(base, elements.map(lambda index, k=k: index[:, k : k + 1]), fields, "n 2").mean for k in range(3)]
-    result = average_over_group(base, GROUP, elements, fields, INPUTS, output, mask, weights)
+    draw = DistributionSample(elements, weights=weights)
+    result, _ = average_over_group(base, GROUP, [draw], fields, INPUTS, output, mask)
     torch.testing.assert_close(result.mean, 0.5 * alone[0] + 0.25 * alone[1] + 0.25 * alone[2], rtol=0, atol=1e-12)
     assert result.standard_error is None
 
@@ -185,9 +194,99 @@ def test_padding_goes_out_as_zero(output):
     base, fields, mask = OrderedBase(output), random_fields(), torch.tensor([[True, True, True, False]])
     elements = GROUP.haar(mask, 3, seeded(0))
     plain = run(base, elements, fields, output)
-    result = average_over_group(base, GROUP, elements, fields, INPUTS, Representation.parse(output), mask)
+    draws = [DistributionSample(elements)]
+    result, _ = average_over_group(base, GROUP, draws, fields, INPUTS, Representation.parse(output), mask)
     inside = (slice(None), *[slice(0, 3)] * output.count("n"))
     for name in ("mean", "standard_error"):
         expected = torch.zeros_like(getattr(plain, name))
         expected[inside] = getattr(plain, name)[inside]
         assert torch.equal(getattr(result, name), expected)
+
+
+@pytest.mark.parametrize("group_size", [1, 4])
+@pytest.mark.parametrize("sizes", [(12,), (4, 8), (4, 4, 4), (8, 4)])
+def test_parts_give_the_estimate_of_the_whole(group_size, sizes):
+    samples = 5 + torch.randn(3, 12, 2, generator=seeded(0), dtype=torch.float64)
+    running = RunningEstimate(group_size)
+    for part in samples.split(sizes, dim=1):
+        running.add(part)
+    groups = samples.unflatten(1, (-1, group_size)).mean(2)
+    result = running.result()
+    torch.testing.assert_close(result.mean, samples.mean(1), rtol=1e-14, atol=0)
+    torch.testing.assert_close(result.standard_error, groups.std(1) / groups.shape[1] ** 0.5, rtol=1e-12, atol=0)
+
+
+def test_one_group_of_dependent_samples_has_no_error_bar():
+    assert estimate(torch.randn(3, 4, 2), group_size=4).standard_error is None
+    assert estimate(torch.randn(3, 3, 2), group_size=4).standard_error is None  # a part of one
+    assert largest_error(torch.randn(3, 4, 2), "identity", group_size=4).isinf().all()
+
+
+def test_the_terms_of_an_exact_average_may_come_in_parts():
+    samples, weights = torch.randn(3, 5, 2, dtype=torch.float64), torch.rand(3, 5, dtype=torch.float64)
+    running = RunningEstimate()
+    for part in (slice(0, 2), slice(2, 5)):
+        running.add(samples[:, part], weights[:, part])
+    torch.testing.assert_close(running.result().mean, (samples * weights.unsqueeze(-1)).sum(1))
+    assert running.result().standard_error is None
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_error_of_a_link_is_its_spread_over_repeated_estimates(link):
+    center = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)
+    mixing = torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 0.9]], dtype=torch.float64)
+    samples = center + torch.randn(2_000, 100, 3, generator=seeded(1), dtype=torch.float64) @ mixing
+    claimed = largest_error(samples, link).square().mean().sqrt()
+    means = samples.mean(dim=1)
+    linked = {"identity": means, "sigmoid": means.sigmoid(), "softmax": means.softmax(-1)}[link]
+    assert 0.9 < claimed / linked.std(dim=0).max() < 1.1
+
+
+def test_an_unknown_link_is_refused():
+    with pytest.raises(ValueError, match="link: expected one of 'identity', 'sigmoid', 'softmax', got 'exp'"):
+        largest_error(torch.randn(1, 2, 3), "exp")
+
+
+def noisy_estimate(tolerance: float, max_samples: int = 100, sampler: str = "independent", chunk_size: int = 10):
+    """Estimates of inputs whose samples spread differently: not at all, by 0.1, and by 1."""
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    scale = torch.tensor([0.0, 0.1, 1.0], dtype=torch.float64)
+    batch = Batch({"nodes": scale.view(3, 1, 1) * torch.randn(1, 4, 1, dtype=torch.float64)}, mask, *empty_edges(3))
+    distribution = EquivariantDistribution(GROUP, "haar", {"nodes": Representation.parse("n 1")}, sampler=sampler)
+    calls: list[int] = []
+
+    def base_of(part):
+        calls.append(len(part.node_mask))
+        return lambda fields: fields["nodes"][:, :, :2, 0]  # two nodes in random order
+
+    arguments = batch, Representation.parse("2"), tolerance, max_samples, chunk_size
+    return average_to_tolerance(base_of, distribution, *arguments), calls, batch.fields["nodes"].mean(dim=(1, 2))
+
+
+def empty_edges(batch: int) -> tuple:
+    return torch.zeros(batch, 2, 0, dtype=torch.int64), torch.ones(batch, 0, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("sampler", ["independent", "antithetic", "stratified"])
+def test_every_input_gets_the_samples_that_it_needs(sampler):
+    result, calls, exact = noisy_estimate(0.02, 100_000, sampler)
+    few, some, many = result.num_samples.tolist()
+    assert few <= 32  # the first chunk: there is nothing to be sure of
+    assert few <= some < many
+    assert (result.standard_error <= 0.02).all()
+    assert result.standard_error[2].max() > 0.015  # and it does not go on for much longer
+    assert ((result.mean - exact.unsqueeze(1)).abs() <= 4 * result.standard_error + 1e-12).all()
+    assert calls[0] == 3
+    assert calls[-1] == 1  # inputs that are done are not computed again
+
+
+def test_it_stops_at_the_largest_number_of_samples():
+    result, _, _ = noisy_estimate(1e-6, max_samples=47)
+    assert result.num_samples.tolist() == [10, 47, 47]
+    assert result.standard_error[2].max() > 1e-3
+
+
+def test_one_sample_at_most_is_one_sample():
+    result, _, _ = noisy_estimate(1e-6, max_samples=1)
+    assert result.num_samples.tolist() == [1, 1, 1]
+    assert result.standard_error.isinf().all()

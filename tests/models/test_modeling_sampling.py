@@ -1,0 +1,215 @@
+"""How models sample: evaluation in passes, as many samples as an error bar asks for, and losses of single samples."""
+
+import pytest
+import torch
+
+from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification, LPSForLinkPrediction, LPSForNodeClassification
+from tests.models.graph_cases import random_batch, seeded, tiny_config, tiny_model, with_frame_ranks
+
+SIZES = [7, 4, 6]
+every_sampler = pytest.mark.parametrize("sampler", ["independent", "antithetic", "stratified", "orthogonal"])
+
+
+def make(head=None, seed: int = 0, **options):
+    """A model, or a head, at evaluation."""
+    torch.manual_seed(seed)
+    if head is None:
+        return tiny_model(**options).eval()
+    return head(tiny_config(**options)).eval()
+
+
+@pytest.mark.parametrize("given", ["generator", "noise", "group_elements"])
+@every_sampler
+@torch.no_grad()
+def test_passes_do_not_change_the_estimate(sampler, given):
+    # In passes of 4, and of all 12 at once: mean, error bar and the elements drawn.
+    batch, results = random_batch(SIZES), []
+    for samples_per_pass in (4, 12):
+        model = make(sampler=sampler, samples_per_pass=samples_per_pass, num_eval_samples=12)
+        source = {"num_samples": 12, "generator": seeded(3)}
+        if given != "generator":
+            noise = model.draw_noise(model.encode(**batch), 12, seeded(3))
+            source = {"noise": noise}
+        if given == "group_elements":
+            source = {given: model(**batch, noise=noise).group_elements}
+        results.append(model(**batch, **source))
+    in_passes, at_once = results
+    assert torch.equal(in_passes.group_elements, at_once.group_elements)
+    assert in_passes.group_elements.shape == (3, 12, 7)
+    torch.testing.assert_close(in_passes.output, at_once.output, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(in_passes.standard_error, at_once.standard_error, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_backbone_sees_no_more_samples_at_once_than_configured():
+    model, rows = make(samples_per_pass=4), []
+    model.base.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    model(**random_batch(SIZES), num_samples=10)
+    assert rows == [12, 12, 6]
+    rows.clear()
+    states = model(**random_batch(SIZES), num_samples=10, output_hidden_states=True).hidden_states
+    assert rows == [30]  # the states of all samples are asked for
+    assert len(states[0]) == 30
+    with torch.enable_grad():
+        model(**random_batch(SIZES), num_samples=10)
+    assert rows == [30, 30]  # and so they are where there is a gradient
+
+
+@torch.no_grad()
+def test_exact_averages_come_in_passes_too():
+    batch = random_batch([5, 4])
+    batch["frame_ranks"] = torch.zeros(2, 5, dtype=torch.int64)  # every order is in the frame
+    results = [make(distribution="exact", samples_per_pass=size)(**batch) for size in (7, 1000)]
+    assert results[0].group_elements.shape == (2, 120, 5)
+    assert torch.equal(results[0].group_elements, results[1].group_elements)
+    torch.testing.assert_close(results[0].output, results[1].output, rtol=1e-5, atol=1e-6)
+    assert results[0].standard_error is None
+
+
+def test_samples_of_one_group_give_no_error_bar():
+    model = make(sampler="antithetic")
+    assert model(**random_batch(SIZES), num_samples=2).standard_error is None
+    assert model(**random_batch(SIZES), num_samples=4).standard_error is not None
+    with pytest.raises(ValueError, match="num_samples: expected"):
+        model(**random_batch(SIZES), num_samples=5)
+
+
+@torch.no_grad()
+def test_auto_draws_until_the_error_bar_is_small_enough():
+    batch, model = random_batch(SIZES), make(max_eval_samples=2_000, num_eval_samples="auto", tolerance=0.02)
+    result = model(**batch, generator=seeded(0))
+    assert result.group_elements is None
+    assert (result.standard_error <= 0.02).all()
+    assert result.num_samples.min() < result.num_samples.max() < 2_000
+    exact = model(**batch, num_samples=2_000, generator=seeded(1))
+    error = torch.hypot(result.standard_error, exact.standard_error)
+    assert ((result.output - exact.output).abs() < 4 * error).all()
+    finer = model(**batch, tolerance=0.01, generator=seeded(0))
+    assert (finer.num_samples > result.num_samples).all()
+    capped = model(**batch, num_samples="auto", tolerance=1e-9, generator=seeded(0)).num_samples
+    assert capped.tolist() == [2_000] * 3
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+@torch.no_grad()
+def test_the_tolerance_is_about_probabilities_where_the_output_is_their_logits(problem_type):
+    batch = random_batch(SIZES)
+    options = {"distribution": "haar", "num_labels": 2, "max_eval_samples": 10_000}
+    model = make(LPSForGraphClassification, problem_type=problem_type, **options)
+    model.lps.base.readout.linear.weight.mul_(2_000)  # sure of its classes, whatever the order: logits spread, probabilities less
+    model.lps.base.readout.linear.bias.copy_(torch.tensor([1e4, -1e4]))
+    result = model(**batch, num_samples="auto", tolerance=0.05, generator=seeded(0))
+    if problem_type == "regression":
+        assert (result.standard_error <= 0.05).all()
+        assert result.num_samples.min() > 100
+    else:
+        assert result.standard_error.max() > 0.05
+        assert result.num_samples.tolist() == [10] * 3
+
+
+@pytest.mark.parametrize("kind", ["none", "exact"])
+@torch.no_grad()
+def test_auto_where_there_is_nothing_to_draw(kind):
+    model, batch = make(distribution=kind), with_frame_ranks(random_batch(SIZES))
+    torch.testing.assert_close(model(**batch, num_samples="auto").output, model(**batch).output)
+
+
+def test_auto_is_for_evaluation():
+    model, batch = make(), random_batch(SIZES)
+    noise = model.draw_noise(model.encode(**batch), 2)
+    for refused in ({"noise": noise}, {"output_hidden_states": True}):
+        with pytest.raises(ValueError, match="num_samples: expected a number in training, and with noise"):
+            model(**batch, num_samples="auto", **refused)
+    with pytest.raises(ValueError, match="num_samples: expected a number in training"):
+        model.train()(**batch, num_samples="auto")
+    for tolerance in (0, -1.0, float("nan"), "small"):
+        with pytest.raises(ValueError, match="tolerance: expected a positive number"):
+            make()(**batch, num_samples="auto", tolerance=tolerance)
+    with pytest.raises(TypeError, match="num_samples: expected an int, got str 'many'"):
+        make()(**batch, num_samples="many")
+
+
+def test_padded_further_the_same_number_is_drawn():
+    model = make(max_eval_samples=500)
+    batch, padded = random_batch(SIZES), random_batch(SIZES, num_nodes=9)
+    with torch.no_grad():
+        noise = model.draw_noise(model.encode(**padded), 3, seeded(0))
+        cut = {name: part[:, :, :7] for name, part in noise.items()}
+        torch.testing.assert_close(model(**padded, noise=noise).output, model(**batch, noise=cut).output)
+
+
+HEADS = {
+    "graph": (LPSForGraphClassification, {"num_labels": 3, "problem_type": "single_label_classification"}),
+    "regression": (
+        LPSForGraphClassification,
+        {"num_labels": 2, "problem_type": "regression", "label_mean": [1.0, -1.0], "label_std": [2.0, 3.0]},
+    ),
+    "node": (LPSForNodeClassification, {"output": "n 3", "num_labels": 3}),
+    "node of pairs": (LPSForNodeClassification, {"output": "n n 3", "num_labels": 3}),
+    "link": (LPSForLinkPrediction, {"output": "n n 1", "num_labels": 1}),
+}
+
+
+def labels_for(name: str, batch: dict) -> dict:
+    source = seeded(5)
+    if name == "graph":
+        return {"labels": torch.tensor([0, 2, -100])}
+    if name == "regression":
+        return {"labels": torch.randn(3, 2, generator=source)}
+    if name.startswith("node"):
+        return {"labels": torch.randint(3, (3, 7), generator=source).masked_fill(~batch["node_mask"], -100)}
+    pairs = torch.randint(min(SIZES), (3, 2, 5), generator=source)
+    return {"labels": torch.randint(2, (3, 5), generator=source).float(), "pair_index": pairs}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_mean_of_losses_is_that_of_the_samples(name):
+    # Each sample on its own, with the same elements, in a model whose one-sample loss is the published one.
+    head, options = HEADS[name]
+    batch = random_batch(SIZES)
+    batch |= labels_for(name, batch)
+    options |= {"entropy_loss_coef": 0.0}
+    model = make(head, sample_loss="mean_of_losses", **options).train()
+    published = make(head, **options).train()
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}
+    noise = model.lps.draw_noise(model.lps.encode(**inputs), 4, seeded(0))
+    with torch.no_grad():
+        elements = model.lps(**inputs, noise=noise).group_elements
+    result = model(**batch, group_elements=elements)
+    alone = [published(**batch, group_elements=elements[:, k : k + 1]).loss for k in range(4)]
+    torch.testing.assert_close(result.loss, torch.stack(alone).mean())
+    of_mean = published(**batch, group_elements=elements).loss
+    assert result.loss.detach() > of_mean.detach() + 1e-6  # Jensen
+    result.loss.backward()
+    model.zero_grad()
+    model.eval()
+    torch.testing.assert_close(model(**batch, group_elements=elements).loss, of_mean)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_loss": "both"}, "sample_loss: expected one of 'loss_of_mean', 'mean_of_losses', got 'both'"),
+        ({"tolerance": 0.0}, "tolerance: expected a positive number, got 0.0"),
+        ({"max_eval_samples": 0}, "max_eval_samples: expected at least 1, got 0"),
+        ({"samples_per_pass": 0}, "samples_per_pass: expected at least 1, got 0"),
+        ({"num_eval_samples": 0}, "num_eval_samples: expected at least 1, got 0"),
+        ({"temperature_rule": "hot"}, "temperature_rule: expected one of 'published', 'relative', got 'hot'"),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**options)
+
+
+def test_settings_survive_saving(tmp_path):
+    options = {"num_eval_samples": "auto", "tolerance": 0.05, "max_eval_samples": 64, "samples_per_pass": 3}
+    tiny_config(**options, sample_loss="mean_of_losses", temperature_rule="relative").save_pretrained(tmp_path)
+    config = LPSConfig.from_pretrained(tmp_path)
+    assert {name: getattr(config, name) for name in options} == options
+    assert config.sample_loss == "mean_of_losses"
+    assert (config.temperature_rule, config.temperature) == ("relative", 1.0)
+    # The temperature of the other rule is in another unit.
+    assert LPSConfig.from_pretrained(tmp_path, temperature_rule="published").temperature == 0.01
+    assert LPSConfig.from_pretrained(tmp_path, temperature_rule="published", temperature=0.5).temperature == 0.5
