@@ -9,8 +9,8 @@ import torch
 from datasets import Array2D, Dataset, Features, LargeList, List, Value
 from torch.utils.data import DataLoader
 
-from lps_hf.data import ArrowRows, DataCollatorForGraphs, with_fast_rows
-from lps_hf.data.arrow_rows import rows_of_table
+from lps_hf.data import DataCollatorForGraphs
+from lps_hf.data.arrow_rows import ArrowRows, rows_of_table, with_fast_rows
 from lps_hf.models.processing_lps import LPSProcessor
 from tests.tiny import random_rows, tiny_config
 

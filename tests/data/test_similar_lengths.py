@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from lps_hf.data import SimilarLengthSampler, row_lengths
+from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.data.arrow_rows import ArrowRows
 from tests.tiny import random_rows
 

@@ -1,0 +1,180 @@
+#!/usr/bin/env python
+"""What "auto" saves, and whether its error bars are true: fixed numbers of samples against as many as each graph needs.
+
+    python scripts/measure_error_bars.py --json error_bars.json --figure error_bars.png
+    python scripts/measure_error_bars.py --dataset_name graphs-datasets/NCI1 --model my-checkpoint
+
+A classifier with a learned distribution is trained (or loaded with --model; then pass the seed and the folds that it was trained
+with). Test rows are one fold. The reference is the average over --num_reference_samples samples of every row. An interval covers
+if the reference lies within t standard errors, with t of 95 % and the samples' degrees of freedom; the reference's own error,
+which is known, is taken into account.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import concatenate_datasets
+from scipy import stats
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import set_seed
+
+from lps_hf import LPSConfig, LPSForGraphClassification, LPSProcessor
+from lps_hf.data.rows import fold_splits, infer_config, labels_of
+from lps_hf.evaluation.speed_figures import error_bars_figure
+from lps_hf.training.distillation import sampled_outputs
+from lps_hf.training.short_runs import classification_rows, fit, mean_and_deviation, small_vit
+
+BATCH_SIZE = 100
+
+
+def main(flags: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_name", help="Graph rows with one class each; default: generated 3-regular graphs.")
+    parser.add_argument("--model", help="A checkpoint folder instead of a training.")
+    parser.add_argument("--max_samples", type=int, help="Use the first so many rows of the data set, after a seeded shuffle.")
+    parser.add_argument("--num_folds", type=int, default=5, help="One of them tests (default: %(default)s).")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--grid_size", type=int, default=7)
+    parser.add_argument(
+        "--num_samples", nargs="+", type=int, default=[1, 10, 100], help="Fixed numbers; divisors of the reference."
+    )
+    parser.add_argument("--tolerances", nargs="+", type=float, default=[0.1, 0.05, 0.03])
+    parser.add_argument("--max_eval_samples", type=int, default=100, help='Where "auto" stops (default: %(default)s).')
+    parser.add_argument("--num_reference_samples", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=5, help='Runs of "auto" (default: %(default)s).')
+    parser.add_argument("--save", help="Keep the trained checkpoint in this folder.")
+    parser.add_argument("--json", help="Write the result here; - prints it.")
+    parser.add_argument("--figure", help="Draw the result here.")
+    arguments = parser.parse_args(flags)
+    if any(arguments.num_reference_samples % count for count in arguments.num_samples):
+        parser.error(f"--num_samples: expected divisors of {arguments.num_reference_samples}, got {arguments.num_samples}.")
+    result = measure(arguments)
+    print_table(result)
+    if arguments.json:
+        text = json.dumps(result, indent=2) + "\n"
+        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
+    if arguments.figure:
+        error_bars_figure(result["rows"], result["data"]).savefig(arguments.figure, dpi=150)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy, mean number of samples and coverage of every setting."""
+    rows, name = classification_rows(arguments.dataset_name, arguments.max_samples)
+    inferred = infer_config("graph-classification", {"all": rows})
+    splits = fold_splits(rows, 0, arguments.num_folds, arguments.seed)
+    training, test = list(concatenate_datasets([splits["train"], splits["validation"]])), list(splits["test"])
+    labels = torch.tensor(labels_of("graph-classification", splits["test"], inferred["problem_type"]))
+    set_seed(arguments.seed)
+    model, processor = make_model(training, inferred, arguments)
+    reference = sampled_outputs(
+        model, processor, test, arguments.num_reference_samples, seed=arguments.seed, label="reference", batch_size=BATCH_SIZE
+    )
+    exact, own_error = reference.mean(dim=0), reference.std(dim=0) / len(reference) ** 0.5
+    table: dict[str, dict[str, Any]] = {}
+    for count in arguments.num_samples:
+        parts = reference.unflatten(0, (-1, count))
+        right = (parts.mean(dim=1).argmax(dim=-1) == labels).double().mean(dim=1)
+        table[f"{count}"] = {"accuracy": mean_and_deviation(right.tolist()), "mean_samples": count}
+        if count > 1:
+            # Each part against the mean of the others, of which it is independent.
+            others = (exact * len(reference) - parts.sum(dim=1)) / (len(reference) - count)
+            error = parts.std(dim=1) / count**0.5
+            covered = covers(parts.mean(dim=1), error, torch.tensor(count), others, own_error)
+            table[f"{count}"]["coverage"] = mean_and_deviation(covered.double().flatten(1).mean(dim=1).tolist())
+    for tolerance in arguments.tolerances:
+        runs = [auto_run(model, processor, test, labels, exact, own_error, tolerance, seed) for seed in range(arguments.repeats)]
+        table[f"auto {tolerance:g}"] = {
+            "accuracy": mean_and_deviation([run["accuracy"] for run in runs]),
+            "mean_samples": float(np.mean([run["mean_samples"] for run in runs])),
+            "coverage": mean_and_deviation([run["coverage"] for run in runs]),
+            "tolerance": tolerance,
+        }
+    places = ("json", "figure", "dataset_name", "model", "save")
+    budget = {key: value for key, value in vars(arguments).items() if key not in places}
+    return {
+        "data": name,
+        "num_train": len(training),
+        "num_test": len(test),
+        "budget": budget,
+        "reference_accuracy": (exact.argmax(dim=-1) == labels).double().mean().item(),
+        "rows": table,
+    }
+
+
+def make_model(
+    training: list[dict], inferred: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[LPSForGraphClassification, LPSProcessor]:
+    """A classifier with a learned distribution, at evaluation."""
+    if arguments.model:
+        model = LPSForGraphClassification.from_pretrained(arguments.model)
+        processor = LPSProcessor.from_pretrained(arguments.model)
+    else:
+        config = LPSConfig(backbone_config=small_vit(), group="S_n", grid_size=arguments.grid_size, **inferred)
+        model, processor = LPSForGraphClassification(config), LPSProcessor.from_config(config)
+        fit(model, processor, training, arguments.epochs, arguments.learning_rate, arguments.batch_size, arguments.seed)
+    if arguments.save:
+        model.save_pretrained(arguments.save)
+        processor.save_pretrained(arguments.save)
+    model.config.max_eval_samples = arguments.max_eval_samples
+    return model.eval(), processor
+
+
+@torch.no_grad()
+def auto_run(
+    model: LPSForGraphClassification,
+    processor: LPSProcessor,
+    test: list[dict],
+    labels: Tensor,
+    exact: Tensor,
+    own_error: Tensor,
+    tolerance: float,
+    seed: int,
+) -> dict[str, float]:
+    """One evaluation of the test rows with `num_samples="auto"`."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    logits, errors, counts = [], [], []
+    for start in tqdm(range(0, len(test), BATCH_SIZE), desc=f"auto {tolerance:g}, run {seed}", file=sys.stderr):
+        batch = processor(test[start : start + BATCH_SIZE], return_tensors="pt")
+        batch.pop("labels")
+        outputs = model(**batch, num_samples="auto", tolerance=tolerance, generator=generator)
+        logits.append(outputs.logits)
+        errors.append(outputs.standard_error)
+        counts.append(outputs.num_samples)
+    mean, error, count = torch.cat(logits), torch.cat(errors), torch.cat(counts)
+    return {
+        "accuracy": (mean.argmax(dim=-1) == labels).double().mean().item(),
+        "mean_samples": count.double().mean().item(),
+        "coverage": covers(mean, error, count.unsqueeze(-1), exact, own_error).double().mean().item(),
+    }
+
+
+def covers(mean: Tensor, error: Tensor, count: Tensor, exact: Tensor, own_error: Tensor) -> Tensor:
+    """Whether the 95 % interval around a mean of `count` samples holds the reference, which has an error of its own."""
+    quantile = torch.from_numpy(np.asarray(stats.t.ppf(0.975, count.numpy() - 1)))
+    return (mean - exact).abs() <= torch.hypot(quantile * error, 1.96 * own_error)
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Rows of the table, one line each."""
+    print(
+        f"{result['data']}: {result['num_test']} test graphs; the reference is right on {100 * result['reference_accuracy']:.2f} %"
+    )
+    for name, row in result["rows"].items():
+        spread = row["accuracy"]["deviation"] or 0.0
+        coverage = f"{100 * row['coverage']['mean']:.1f} % covered" if "coverage" in row else ""
+        accuracy = f"{100 * row['accuracy']['mean']:.2f} ± {100 * spread:.2f} %"
+        print(f"  {name:<12} {row['mean_samples']:>8.1f} samples  {accuracy:>18}  {coverage}")
+
+
+if __name__ == "__main__":
+    main()
