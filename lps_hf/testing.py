@@ -119,7 +119,10 @@ def equivariance_error(
     node_mask = base.encode(**inputs).node_mask
     if node_mask.shape[1]:
         batch = {**batch, "node_mask": node_mask}
-    num_samples = base.config.num_eval_samples if num_samples is None else num_samples
+    if num_samples is None:
+        # "auto" would draw other numbers on both sides.
+        configured = base.config.num_eval_samples
+        num_samples = base.config.max_eval_samples if isinstance(configured, str) else configured
     for name, count in (("num_group_elements", num_group_elements), ("num_samples", num_samples)):
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}.")

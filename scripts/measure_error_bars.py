@@ -166,9 +166,8 @@ def covers(mean: Tensor, error: Tensor, count: Tensor, exact: Tensor, own_error:
 
 def print_table(result: dict[str, Any]) -> None:
     """Rows of the table, one line each."""
-    print(
-        f"{result['data']}: {result['num_test']} test graphs; the reference is right on {100 * result['reference_accuracy']:.2f} %"
-    )
+    accuracy = f"{100 * result['reference_accuracy']:.2f} %"
+    print(f"{result['data']}, {result['num_test']} test graphs: the reference is right on {accuracy}")
     for name, row in result["rows"].items():
         spread = row["accuracy"]["deviation"] or 0.0
         coverage = f"{100 * row['coverage']['mean']:.1f} % covered" if "coverage" in row else ""

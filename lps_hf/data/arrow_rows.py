@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from datasets import Dataset, List, Value
 
 
-class ArrowRows(torch.utils.data.Dataset):
+class ArrowRows:
     """A view of a `datasets.Dataset` whose rows hold arrays in place of lists of numbers; the processor takes both alike.
 
     `datasets` makes a Python object of every number, which for large graphs takes longer than all the rest. Here a row is a few

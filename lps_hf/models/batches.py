@@ -205,7 +205,7 @@ def _encode(
 def _edge_entries(
     sizes: list[int], tensors: Mapping[str, Tensor | None], mask: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The ones of one-hot edges, (batch, edges, 1 + features), zero on padding, and the channel of each: first, there is an edge."""
+    """The ones of one-hot edges, (batch, edges, 1 + features), zero on padding, and their channels; the first says: an edge."""
     categories = _check_category_tensor("edge_categories", tensors, sizes, mask)
     firsts = accumulate([1, *sizes[:-1]])
     channels = torch.stack([column + first for column, first in zip(categories.unbind(-1), firsts, strict=True)], dim=-1)

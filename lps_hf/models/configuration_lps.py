@@ -76,8 +76,8 @@ class LPSConfig(PreTrainedConfig):
         max_eval_samples (`int`): Where `"auto"` stops in any case.
         samples_per_pass (`int`): Group elements per input that the backbone sees at once at evaluation without gradient: the
             memory of more of them is that of so many.
-        sample_loss (`str`): `"loss_of_mean"`: the loss of the averaged output, as published; `"mean_of_losses"`: in training, that
-            of every sample, averaged, which is an upper bound where the loss is convex.
+        sample_loss (`str`): `"loss_of_mean"`: the loss of the averaged output, as published; `"mean_of_losses"`: in training,
+            that of every sample, averaged, which is an upper bound where the loss is convex.
         sampler (`str`): How the draws of one input depend on each other: `"independent"`, `"antithetic"` (opposite pairs),
             `"stratified"` (Latin hypercubes) or `"orthogonal"` (one draw and its images under turns, shifts or translates). The
             estimate is unbiased with each.
@@ -227,7 +227,12 @@ class LPSConfig(PreTrainedConfig):
         """
         group = get_group(self.group)
         group.check_distribution(self.distribution)
-        for name, choices in (("frame", FRAMES), ("padding_mode", PADDING_MODES), ("temperature_rule", TEMPERATURE_RULES), ("sample_loss", SAMPLE_LOSSES)):
+        for name, choices in (
+            ("frame", FRAMES),
+            ("padding_mode", PADDING_MODES),
+            ("temperature_rule", TEMPERATURE_RULES),
+            ("sample_loss", SAMPLE_LOSSES),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}.")
         if self.num_eval_samples != "auto":

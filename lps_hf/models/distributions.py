@@ -103,8 +103,7 @@ class EquivariantDistribution(nn.Module):
         self.temperature = temperature
         self.sinkhorn_iterations = sinkhorn_iterations
         self.temperature_rule = temperature_rule
-        self.sampler_group_size = group.sampler_group_size(sampler, sampler_group_size)
-        self.sampler = SAMPLERS[sampler]
+        self.set_sampler(sampler, sampler_group_size)
         group.check_distribution(kind)
         reads_points = group.has_translations and kind != "none"
         if reads_points and not any(axes.count("p") for axes in self._vector_inputs.values()):
@@ -115,6 +114,20 @@ class EquivariantDistribution(nn.Module):
         self.interface: Any = None
         if kind in ("learned", "canonical"):
             self.interface = interface_class(group)(group, inputs, **(interface_config or {}))
+
+    def set_sampler(self, sampler: str, sampler_group_size: int | None = None) -> None:
+        """Draw in another way from now on; the law of each draw, and so what is estimated, stays the same.
+
+        Args:
+            sampler: As for the class.
+            sampler_group_size: As for the class.
+
+        Raises:
+            ValueError: If there is no such sampler, or not with groups of this size for this group.
+            TypeError: If the size is no whole number.
+        """
+        self.sampler_group_size = self.group.sampler_group_size(sampler, sampler_group_size)
+        self.sampler = SAMPLERS[sampler]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EquivariantDistribution":
         """Stay in single precision where a model is converted to half: `model.to(torch.bfloat16)` or `bf16_full_eval`."""

@@ -110,8 +110,6 @@ class VectorInterface(VectorNeuronInterface):
         self.inputs = vector_inputs(inputs)
         num_vectors = sum(axes.num_channels for axes in self.inputs.values())
         self.score_names = {factor.score_letter: factor.name for factor in group.factors}
-        moves_vectors: Any = next(factor for factor in group.factors if factor.dimension)
-        self.design = moves_vectors.design
         self.centres = group.has_translations
         assert group.dimension is not None  # groups with vector scores have one
         super().__init__(
@@ -127,7 +125,7 @@ class VectorInterface(VectorNeuronInterface):
         mask = batch.node_mask
         nodes = [mask.shape[1]] if self.noise_axes.count("n") else []
         shape = (mask.shape[0], num_samples, *nodes, self.dimension, self.noise_axes.num_channels)
-        return sampler.normal(shape, generator, mask.device, self.design, torch.float32)
+        return sampler.normal(shape, generator, mask.device, torch.float32)
 
     def scores(self, batch: Batch, noise: Tensor | None, ties: Tensor | None = None) -> dict[str, Tensor]:
         """Score nodes, (batch, num_samples, nodes), and give d vectors as columns, (batch, num_samples, d, d)."""

@@ -123,16 +123,17 @@ class LPSTaskModel(LPSPreTrainedModel):
         raise NotImplementedError
 
     def _task_output(self, outputs: LPSModelOutput, labels: Tensor | None, inputs: dict[str, Any]) -> LPSTaskOutput:
-        logits = self.read(outputs.output, inputs)
+        assert outputs.output is not None
+        logits, samples = self.read(outputs.output, inputs), outputs.samples
         standard_error = None if outputs.standard_error is None else self.read(outputs.standard_error, inputs)
         loss = None
-        if labels is not None and outputs.samples is None:
+        if labels is not None and samples is None:
             loss = self.task_loss(logits, labels, inputs)
-        elif labels is not None:
+        elif labels is not None and samples is not None:
             # Every sample of an input as an input of its own, which also gives the mean of their losses.
-            count = outputs.samples.shape[1]
+            count = samples.shape[1]
             rows = {key: inputs[key].repeat_interleave(count, dim=0) for key in self.loss_inputs if inputs.get(key) is not None}
-            each = self.read(outputs.samples.flatten(0, 1), rows)
+            each = self.read(samples.flatten(0, 1), rows)
             loss = self.task_loss(each, labels.repeat_interleave(count, dim=0), rows)
         regularisers = (
             (self.config.entropy_loss_coef, outputs.entropy_loss),
@@ -169,12 +170,14 @@ class LPSForGraphClassification(LPSTaskModel):
         mean, std = (getattr(self.config, name) for name in ("label_mean", "label_std"))
         if mean is None:
             return super()._task_output(outputs, labels, inputs)
-        mean, std = (outputs.output.new_tensor(values) for values in (mean, std))
+        output = outputs.output
+        assert output is not None
+        mean, std = (output.new_tensor(values) for values in (mean, std))
         if labels is not None:
-            labels = labels.unsqueeze(-1) if labels.dim() == 1 and outputs.output.shape[1] == 1 else labels
-            labels = (labels - mean) / std if labels.shape == outputs.output.shape else labels
+            labels = labels.unsqueeze(-1) if labels.dim() == 1 and output.shape[1] == 1 else labels
+            labels = (labels - mean) / std if labels.shape == output.shape else labels
         result = super()._task_output(outputs, labels, inputs)
-        result.logits = mean + std * result.logits
+        result.logits = mean + std * output
         result.standard_error = None if result.standard_error is None else std * result.standard_error
         return result
 

@@ -100,7 +100,7 @@ class _MatrixGroup(Group[LinearMap]):
     ) -> Tensor:
         """Normal(0, 1) for d vectors, (batch, num_samples, d, d); complex for U(d)."""
         shape = (node_mask.shape[0], num_samples, self.dimension, self.dimension)
-        return sampler.normal(shape, generator, node_mask.device, self.design, self.dtype)
+        return sampler.matrices(shape, generator, node_mask.device, self.design, self.dtype)
 
     def has_design(self, size: int) -> bool:
         """Whether there is a finite subgroup of this order; see `orthogonal_designs`."""

@@ -315,7 +315,9 @@ class PairProjection(PatchProjection):
         size = min(num_ranks, self.axis.max_nodes)
         tokens, grid = self.axis.reach[size - 1], self.grid_size
         gradient = gradient.unflatten(1, (grid, grid))[:, :tokens, :tokens]
-        pixels = (gradient.reshape(-1, gradient.shape[-1]) @ weight.flatten(0, 2).t()).view(*gradient.shape[:3], *weight.shape[:3])
+        pixels = (gradient.reshape(-1, gradient.shape[-1]) @ weight.flatten(0, 2).t()).view(
+            *gradient.shape[:3], *weight.shape[:3]
+        )
         seen = []
         for order in ((0, 2, 5, 3, 1, 4), (0, 1, 4, 3, 2, 5)):
             image = pixels.permute(order).flatten(4).flatten(1, 2)

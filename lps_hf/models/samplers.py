@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+Generator = torch.Generator | None
 
 
 class Sampler:
@@ -26,9 +27,7 @@ class Sampler:
     uses_design = False
     """Whether m must fit the symmetry group; see `Group.has_design`."""
 
-    def uniform(
-        self, shape: Shape, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
+    def uniform(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform(0, 1) for every number.
 
         Args:
@@ -39,32 +38,37 @@ class Sampler:
         """
         return torch.rand(shape, generator=generator, device=device, dtype=dtype)
 
-    def normal(
-        self,
-        shape: Shape,
-        generator: torch.Generator | None,
-        device: torch.device,
-        design: Callable[[int], Tensor],
-        dtype: torch.dtype = torch.float64,
-    ) -> Tensor:
+    def normal(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """Normal(0, 1) for every number of vectors, which stand in the last axis but one.
 
         Args:
             shape: `(batch, m, *axes, d, number of vectors)`.
             generator: Random source on `device`.
             device: Where to draw.
-            design: Gives the m matrices (m, d, d) that draws of one group may differ by.
             dtype: Of the result, real or complex.
         """
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
-    def gumbel(
+    def matrices(
         self,
         shape: Shape,
-        generator: torch.Generator | None,
+        generator: Generator,
         device: torch.device,
         design: Callable[[int], Tensor],
+        dtype: torch.dtype = torch.float64,
     ) -> Tensor:
+        """Normal(0, 1) for the d vectors that a group of matrices is drawn from.
+
+        Args:
+            shape: `(batch, m, d, d)`.
+            generator: Random source on `device`.
+            device: Where to draw.
+            design: Gives the m matrices (m, d, d) that the elements of one group may differ by.
+            dtype: Of the result, real or complex.
+        """
+        return self.normal(shape, generator, device, dtype)
+
+    def gumbel(self, shape: Shape, generator: Generator, device: torch.device, design: Callable[[int], Tensor]) -> Tensor:
         """Gumbel(0, 1) for every element of a finite group, in double precision.
 
         Args:
@@ -82,23 +86,14 @@ class AntitheticSampler(Sampler):
     name = "antithetic"
     group_size = 2
 
-    def uniform(
-        self, shape: Shape, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
+    def uniform(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.uniform`."""
         first = super().uniform(_one_draw(shape), generator, device, dtype)
         return torch.cat([first, 1 - first], dim=1)
 
-    def normal(
-        self,
-        shape: Shape,
-        generator: torch.Generator | None,
-        device: torch.device,
-        design: Callable[[int], Tensor],
-        dtype: torch.dtype = torch.float64,
-    ) -> Tensor:
+    def normal(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.normal`."""
-        first = super().normal(_one_draw(shape), generator, device, design, dtype)
+        first = super().normal(_one_draw(shape), generator, device, dtype)
         return torch.cat([first, -first], dim=1)
 
 
@@ -106,79 +101,62 @@ class StratifiedSampler(Sampler):
     """Latin hypercubes: in every coordinate each of m equally likely parts is drawn from once, in an order of its own.
 
     McKay, Beckman and Conover, "A Comparison of Three Methods for Selecting Values of Input Variables" (Technometrics 1979).
-    Removes most of the variance that is a sum over single coordinates, and leaves the rest (Stein, Technometrics 1987).
+    Removes most of the variance that is a sum over single coordinates, and leaves the rest (Stein, Technometrics 1987). At worst
+    the variance is m / (m - 1) times that of independent draws (Owen, Annals of Statistics 1997).
     """
 
     name = "stratified"
     group_size = None
 
-    def uniform(
-        self, shape: Shape, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
+    def uniform(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.uniform`."""
         part, place = (torch.rand(shape, generator=generator, device=device, dtype=torch.float64) for _ in range(2))
         return ((part.argsort(dim=1) + place) / shape[1]).to(dtype)
 
-    def normal(
-        self,
-        shape: Shape,
-        generator: torch.Generator | None,
-        device: torch.device,
-        design: Callable[[int], Tensor],
-        dtype: torch.dtype = torch.float64,
-    ) -> Tensor:
+    def normal(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.normal`; one random turn of all draws of a group, so that no axes of space are special."""
         parts = (*shape, 2) if dtype.is_complex else shape
         draws = torch.special.ndtri(_inside(self.uniform(parts, generator, device)))
         draws = torch.view_as_complex(draws / 2**0.5) if dtype.is_complex else draws
-        return _turn(_random_frame(shape, generator, draws), draws).to(dtype)
+        seed = torch.randn((shape[0], 1, shape[-2], shape[-2]), generator=generator, device=device, dtype=draws.dtype)
+        turn = _orthonormal(seed).view(shape[0], 1, *[1] * (len(shape) - 4), shape[-2], shape[-2])
+        return (turn @ draws).to(dtype)
 
 
-class OrthogonalSampler(Sampler):
-    """One draw and its images under maps that keep its law: turns of vectors, shifts of uniform numbers, translates.
+class OrthogonalSampler(StratifiedSampler):
+    """Elements g·h_1, …, g·h_m of O(d), SO(d), C_n, D_n from noise alone, with one g and a finite subgroup {h_j}; lattices else.
 
-    Noise alone then gives elements g·h_1, …, g·h_m, with g from the Haar measure and h_j those of a fixed finite subgroup.
+    A mean over cosets is as good as many independent draws where the base function varies slowly over the group. The noise of
+    interface networks and the scores of nodes have no such subgroup that leaves their law alone and decouples the draws: turning
+    all vectors, or shifting all scores, keeps too much of a draw. They are Latin hypercubes, too.
     """
 
     name = "orthogonal"
-    group_size = None
     uses_design = True
 
-    def uniform(
-        self, shape: Shape, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        """See `Sampler.uniform`; shifts by j/m modulo 1, so that every number visits m equal parts of its law."""
-        first = super().uniform(_one_draw(shape), generator, device)
-        shifts = torch.arange(shape[1], device=device, dtype=torch.float64) / shape[1]
-        return ((first + shifts.view(-1, *[1] * (len(shape) - 2))) % 1).to(dtype)
+    def uniform(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See `Sampler.uniform`; one number shifted by all multiples of 1/m modulo 1, in a random order for each coordinate."""
+        first = torch.rand(_one_draw(shape), generator=generator, device=device, dtype=torch.float64)
+        part = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        return ((first + part.argsort(dim=1) / shape[1]) % 1).to(dtype)
 
-    def normal(
+    def matrices(
         self,
         shape: Shape,
-        generator: torch.Generator | None,
+        generator: Generator,
         device: torch.device,
         design: Callable[[int], Tensor],
         dtype: torch.dtype = torch.float64,
     ) -> Tensor:
-        """See `Sampler.normal`; turns by F·h_j·Fᴴ in a random frame F, which for d vectors alone is their own.
+        """See `Sampler.matrices`; F·h_j·Fᴴ·A for one draw A = F·R with R triangular, of which Gram-Schmidt makes F·h_j."""
+        first = torch.randn(_one_draw(shape), generator=generator, device=device, dtype=dtype)
+        frame = _orthonormal(first)
+        return frame @ design(shape[1]).to(frame) @ frame.mH @ first
 
-        Then F·h_j is what Gram-Schmidt makes of draw j: with A = F·R, R triangular, it is F·h_j·Fᴴ·A = F·h_j·R.
-        """
-        first = super().normal(_one_draw(shape), generator, device, design, torch.promote_types(dtype, torch.float64))
-        own = len(shape) == 4 and shape[-1] == shape[-2]
-        frame = _orthonormal(first) if own else _random_frame(shape, generator, first)
-        return _turn(frame @ design(shape[1]).to(frame) @ frame.mH, first).to(dtype)
-
-    def gumbel(
-        self,
-        shape: Shape,
-        generator: torch.Generator | None,
-        device: torch.device,
-        design: Callable[[int], Tensor],
-    ) -> Tensor:
+    def gumbel(self, shape: Shape, generator: Generator, device: torch.device, design: Callable[[int], Tensor]) -> Tensor:
         """See `Sampler.gumbel`; where noise alone decides, the draws are m different elements."""
-        first = super().gumbel(_one_draw(shape), generator, device, design)
-        return first[:, 0, design(shape[1]).to(device)]
+        uniform = torch.rand((shape[0], shape[2]), generator=generator, device=device, dtype=torch.float64)
+        return -(-_inside(uniform).log()).log()[:, design(shape[1]).to(device)]
 
 
 INDEPENDENT = Sampler()
@@ -209,14 +187,3 @@ def _orthonormal(vectors: Tensor) -> Tensor:
     """Gram-Schmidt on the columns (..., d, d): of normal random numbers, a Haar matrix."""
     matrix, triangle = torch.linalg.qr(vectors)
     return matrix * torch.sgn(triangle.diagonal(dim1=-2, dim2=-1)).unsqueeze(-2)
-
-
-def _random_frame(shape: Shape, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """One Haar matrix (batch, 1, d, d) for every group of draws of vectors."""
-    size = (shape[0], 1, shape[-2], shape[-2])
-    return _orthonormal(torch.randn(size, generator=generator, device=like.device, dtype=like.dtype))
-
-
-def _turn(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Multiply vectors (batch, m or 1, *axes, d, number of vectors) by matrices (batch, m or 1, d, d)."""
-    return matrix.view(*matrix.shape[:2], *[1] * (vectors.dim() - 4), *matrix.shape[2:]) @ vectors

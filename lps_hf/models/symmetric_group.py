@@ -11,8 +11,8 @@ from .elements import Permutation
 from .group import Group, check_tensor, expand_samples
 from .permutations import compose, inverse, permute, sort_nodes
 from .representations import EdgeField, FieldType, Representation
-from .soft_permutations import soft_permutation
 from .samplers import INDEPENDENT, Sampler
+from .soft_permutations import soft_permutation
 
 
 class SymmetricGroup(Group[Permutation]):

@@ -213,7 +213,9 @@ def average_to_tolerance(
         else:
             assert result.standard_error is not None
             assert result.num_samples is not None
-            for whole, new in zip((result.mean, result.standard_error, result.num_samples), (here.mean, error, count), strict=True):
+            for whole, new in zip(
+                (result.mean, result.standard_error, result.num_samples), (here.mean, error, count), strict=True
+            ):
                 whole[active] = new
         unsure = largest_error(kept, link, group_size) > tolerance
         unsure &= kept.shape[1] + group_size <= max_samples

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.trainer_utils import EvalPrediction
 
+from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
 
 from .arguments import LPSTrainingArguments
@@ -61,12 +62,16 @@ def _train(
     accelerator.free_memory()  # of the run before
     set_seed(arguments.seed)
     task = prepare_task(task_name, model_arguments, data_arguments, arguments, from_scratch)
-    collator = DataCollatorForGraphs(task.processor)
+    collator = DataCollatorForGraphs(task.processor, pad_to_power_of=arguments.pad_to_power_of)
     order = torch.Generator()
     train_rows = DataLoader(
-        task.splits["train"], arguments.per_device_train_batch_size, shuffle=True, generator=order, collate_fn=collator
+        with_fast_rows(task.splits["train"]),
+        arguments.per_device_train_batch_size,
+        shuffle=True,
+        generator=order,
+        collate_fn=collator,
     )
-    test_rows = DataLoader(task.splits["test"], arguments.per_device_eval_batch_size, collate_fn=collator)
+    test_rows = DataLoader(with_fast_rows(task.splits["test"]), arguments.per_device_eval_batch_size, collate_fn=collator)
 
     # Biases, norms and scalars are not decayed.
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]

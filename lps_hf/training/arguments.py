@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from lps_hf.models.configuration_lps import check_num_samples
+
 
 @dataclass
 class LPSTrainingArguments(TrainingArguments):
@@ -12,14 +14,20 @@ class LPSTrainingArguments(TrainingArguments):
     Args:
         backbone_learning_rate (`float`, *optional*): Learning rate of the pretrained backbone; the projections, the interface
             and the read-out are new and train at `learning_rate`. `None`: the same for all (the paper's setting).
-        num_eval_samples (`int`, *optional*): Group elements per input at evaluation. `None`: as in the model's config.
+        num_eval_samples (`int` or `str`, *optional*): Group elements per input at evaluation, or `"auto"`: as many as the error
+            bar asks for. `None`: as in the model's config.
+        pad_to_power_of (`float`, *optional*): Round the lengths of a batch up to a power of this, so that a compiled model meets
+            few shapes; see `DataCollatorForGraphs`.
     """
 
     backbone_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the pretrained backbone; by default that of the new parameters."}
     )
-    num_eval_samples: int | None = field(
-        default=None, metadata={"help": "Group elements per input at evaluation; by default as in the model's config."}
+    num_eval_samples: int | str | None = field(
+        default=None, metadata={"help": "Group elements per input at evaluation, or 'auto'; by default as in the model's config."}
+    )
+    pad_to_power_of: float | None = field(
+        default=None, metadata={"help": "Round the lengths of a batch up to a power of this, to compile few shapes."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Drop columns before the collator. The processor reads raw rows, so keep this off."}
@@ -31,5 +39,7 @@ class LPSTrainingArguments(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         if self.backbone_learning_rate is not None and not self.backbone_learning_rate >= 0:
             raise ValueError(f"backbone_learning_rate: expected a number of at least 0, got {self.backbone_learning_rate}.")
-        if self.num_eval_samples is not None and self.num_eval_samples < 1:
-            raise ValueError(f"num_eval_samples: expected at least 1, got {self.num_eval_samples}.")
+        if isinstance(self.num_eval_samples, str) and self.num_eval_samples.isdecimal():
+            self.num_eval_samples = int(self.num_eval_samples)  # from a command line
+        if self.num_eval_samples not in (None, "auto"):
+            check_num_samples("num_eval_samples", self.num_eval_samples)

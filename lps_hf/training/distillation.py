@@ -2,7 +2,7 @@
 
 The teacher φ is estimated with k samples of p(g|x), which costs k passes of the backbone. The student has the teacher's weights,
 draws its one group element from the interface without noise, q(x, 0), and is trained on labels and on the teacher's softened
-outputs (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531).
+outputs (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531). Graphs and nodes.
 """
 
 import copy
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.models.configuration_lps import PROBLEM_TYPES
-from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
+from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .trainer import LPSTrainer
@@ -26,7 +26,7 @@ TEACHER = "teacher_output"
 """Column of a row, and key of a batch: the teacher's output for it."""
 
 
-def canonical_student(teacher: LPSForGraphClassification) -> LPSForGraphClassification:
+def canonical_student(teacher: LPSTaskModel) -> LPSTaskModel:
     """A copy of a model that takes the single group element of its interface without noise.
 
     Args:
@@ -50,7 +50,7 @@ def canonical_student(teacher: LPSForGraphClassification) -> LPSForGraphClassifi
 
 @torch.no_grad()
 def sampled_outputs(
-    model: LPSForGraphClassification,
+    model: LPSTaskModel,
     processor: LPSProcessor,
     rows: Sequence[Mapping[str, Any]],
     num_samples: int,
@@ -70,7 +70,8 @@ def sampled_outputs(
         label: Of the progress bar.
 
     Returns:
-        `torch.Tensor` of shape `(num_samples, rows, num_labels)`, on the CPU: independent along its first axis.
+        `torch.Tensor` of shape `(num_samples, rows, num_labels)`, or `(num_samples, rows, nodes, num_labels)` with NaN on padding,
+        on the CPU: independent along its first axis.
     """
     model.eval()
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -78,17 +79,29 @@ def sampled_outputs(
     for start in tqdm(range(0, len(rows), batch_size), desc=label):
         batch = processor(list(rows[start : start + batch_size]), return_tensors="pt")
         inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-        draws = [model(**inputs, num_samples=1, generator=generator).logits.cpu() for _ in range(num_samples)]
-        parts.append(torch.stack(draws))
+        draws = torch.stack([model(**inputs, num_samples=1, generator=generator).logits.cpu() for _ in range(num_samples)])
+        if draws.dim() == 4:
+            draws = draws.masked_fill(~batch["node_mask"][None, :, :, None], torch.nan)
+        parts.append(draws)
+    if parts[0].dim() == 4:
+        nodes = max(part.shape[2] for part in parts)
+        parts = [_pad_nodes(part, nodes) for part in parts]
     return torch.cat(parts, dim=1)
+
+
+def _pad_nodes(outputs: Tensor, nodes: int) -> Tensor:
+    """Outputs (…, nodes, num_labels) with more nodes, NaN on the new ones."""
+    return F.pad(outputs, (0, 0, 0, nodes - outputs.shape[-2]), value=torch.nan)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, problem_type: str, softening: float = 2.0) -> Tensor:
     """How far a student's outputs are from its teacher's; zero where they are equal.
 
     Args:
-        student (`torch.Tensor` of shape `(batch, num_labels)`): Logits, or predictions of a regression.
-        teacher (`torch.Tensor` of the same shape): Those of the teacher's average; no gradient reaches them.
+        student (`torch.Tensor` of shape `(batch, num_labels)` or `(batch, nodes, num_labels)`): Logits, or predictions of a
+            regression.
+        teacher (`torch.Tensor` of the same shape): Those of the teacher's average, NaN where there are none; no gradient reaches
+            them.
         problem_type: `"single_label_classification"`: KL divergence of the classes' softened probabilities, times
             `softening ** 2`, so that its gradient does not fade with it; `"multi_label_classification"`: the same for each label,
             averaged over labels; `"regression"`: mean squared error.
@@ -100,13 +113,15 @@ def distillation_loss(student: Tensor, teacher: Tensor, problem_type: str, softe
     Raises:
         ValueError: If the shapes differ, the problem type is unknown or `softening` is not positive.
     """
-    if student.shape != teacher.shape or student.dim() != 2:
+    if student.shape != teacher.shape or student.dim() not in (2, 3):
         raise ValueError(
-            f"student, teacher: expected one shape (batch, num_labels), got {tuple(student.shape)} and {tuple(teacher.shape)}."
+            "student, teacher: expected one shape (batch, num_labels) or (batch, nodes, num_labels), got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}."
         )
     if softening <= 0:
         raise ValueError(f"softening: expected a positive number, got {softening}.")
-    teacher = teacher.detach().to(student.dtype)
+    known = ~teacher.isnan().any(dim=-1)
+    student, teacher = student[known], teacher[known].detach().to(student.dtype)
     if problem_type == "regression":
         return F.mse_loss(student, teacher)
     if problem_type == "single_label_classification":
@@ -125,19 +140,21 @@ def _divergence(log_target: Tensor, log_probability: Tensor) -> Tensor:
 
 
 def with_teacher(rows: Sequence[Mapping[str, Any]], outputs: Tensor) -> list[dict[str, Any]]:
-    """Rows with the teacher's output (rows, num_labels) beside what they hold.
+    """Rows with the teacher's output, (rows, num_labels) or (rows, nodes, num_labels), beside what they hold.
 
     Raises:
         ValueError: If there is not one output for each row.
     """
     if len(rows) != len(outputs):
         raise ValueError(f"outputs: expected one for each of the {len(rows)} rows, got {len(outputs)}.")
-    return [{**row, TEACHER: output} for row, output in zip(rows, outputs.tolist(), strict=True)]
+    of_nodes = outputs.dim() == 3
+    own = [output[: row["num_nodes"]] if of_nodes else output for row, output in zip(rows, outputs, strict=True)]
+    return [{**row, TEACHER: output.tolist()} for row, output in zip(rows, own, strict=True)]
 
 
 @dataclass
 class DataCollatorForDistillation(DataCollatorForGraphs):
-    """`DataCollatorForGraphs` for rows of `with_teacher`: adds `teacher_output` (batch, num_labels)."""
+    """`DataCollatorForGraphs` for rows of `with_teacher`: adds `teacher_output` with the shape of the logits, NaN on padding."""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Collate one batch.
@@ -150,7 +167,9 @@ class DataCollatorForDistillation(DataCollatorForGraphs):
         """
         batch = dict(super().__call__([{key: value for key, value in row.items() if key != TEACHER} for row in rows]))
         if all(TEACHER in row for row in rows):
-            batch[TEACHER] = torch.tensor([row[TEACHER] for row in rows], dtype=torch.float32)
+            outputs = [torch.tensor(row[TEACHER], dtype=torch.float32) for row in rows]
+            nodes = batch["node_mask"].shape[1] if "node_mask" in batch else 0
+            batch[TEACHER] = torch.stack([_pad_nodes(output, nodes) if output.dim() == 2 else output for output in outputs])
         return batch
 
 
@@ -188,6 +207,8 @@ class DistillationTrainer(LPSTrainer):
                 # As the loss of the labels: in units of each target's spread.
                 scale = student.new_tensor(config.label_std)
                 student, teacher = student / scale, teacher / scale
-            distance = distillation_loss(student, teacher, config.problem_type, self.softening)
+            # Nodes have one kind of label only.
+            problem_type = "single_label_classification" if student.dim() == 3 else config.problem_type
+            distance = distillation_loss(student, teacher, problem_type, self.softening)
             loss = (1 - self.distillation_weight) * loss + self.distillation_weight * distance
         return (loss, outputs) if return_outputs else loss

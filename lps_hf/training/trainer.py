@@ -49,7 +49,9 @@ class LPSTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
-            kwargs["data_collator"] = DataCollatorForGraphs(kwargs["processing_class"])
+            given = kwargs.get("args") or (args[1] if len(args) > 1 else None)
+            padding = getattr(given, "pad_to_power_of", None)
+            kwargs["data_collator"] = DataCollatorForGraphs(kwargs["processing_class"], pad_to_power_of=padding)
         super().__init__(*args, **kwargs)
         self._entropy_losses: list[torch.Tensor] = []
         self._generator: torch.Generator | None = None

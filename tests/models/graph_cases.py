@@ -401,7 +401,10 @@ def permutation_gradients(rank: Tensor) -> Iterator[list[Tensor]]:
         by_graph.append(F.pad(gradient, (0, missing, 0, missing)))
         return pull_back_matrix(soft, gradient)
 
-    with mock.patch.object(permutations, "pull_back_products", products), mock.patch.object(projections, "pull_back_matrix", matrix):
+    with (
+        mock.patch.object(permutations, "pull_back_products", products),
+        mock.patch.object(projections, "pull_back_matrix", matrix),
+    ):
         yield found
     total = torch.stack(whole + ([torch.cat(by_graph)] if by_graph else [])).sum(dim=0)
     found.append(total.gather(2, rank.unsqueeze(-1).expand_as(total)))

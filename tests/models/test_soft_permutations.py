@@ -107,7 +107,9 @@ def test_gradients_are_those_of_the_dense_matrix(largest_span, kind, temperature
 def test_many_products_are_pulled_back_as_one_matrix():
     soft, _ = relax(make_scores(), "distinct", 0.1, 20, LARGEST_SPAN)
     left, right = (torch.randn(len(SIZES), 2, NODES, 2 * NODES, generator=seeded(n), dtype=torch.float64) for n in (3, 4))
-    halves = [pull_back_products(soft, *(side[..., part] for side in (left, right))) for part in (slice(NODES), slice(NODES, None))]
+    halves = [
+        pull_back_products(soft, *(side[..., part] for side in (left, right))) for part in (slice(NODES), slice(NODES, None))
+    ]
     for whole, first, second in zip(pull_back_products(soft, left, right), *halves, strict=True):
         torch.testing.assert_close(whole, first + second, rtol=1e-9, atol=1e-9)
 

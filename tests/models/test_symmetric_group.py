@@ -1,7 +1,6 @@
 """S_n: the group axioms, the Haar measure, and the action on dense tensors and edge lists."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch

@@ -21,6 +21,7 @@ def test_defaults_are_those_of_transformers_but_for_the_raw_rows(tmp_path):
     assert different == {
         "backbone_learning_rate": None,
         "num_eval_samples": None,
+        "pad_to_power_of": None,
         "remove_unused_columns": False,
     }
 
@@ -49,6 +50,12 @@ def test_no_samples_at_evaluation_are_refused(tmp_path, num_samples):
     with pytest.raises(ValueError, match="num_eval_samples") as caught:
         arguments(tmp_path, num_eval_samples=num_samples)
     assert str(caught.value) == f"num_eval_samples: expected at least 1, got {num_samples}."
+
+
+def test_as_many_samples_as_needed_may_be_asked_for(tmp_path):
+    assert arguments(tmp_path, num_eval_samples="auto").num_eval_samples == "auto"
+    with pytest.raises(TypeError, match="num_eval_samples: expected an int, got str 'many'"):
+        arguments(tmp_path, num_eval_samples="many")
 
 
 def test_they_are_read_from_flags_and_written_as_json(tmp_path):

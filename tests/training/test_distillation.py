@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lps_hf.models.modeling_heads_lps import LPSForNodeClassification
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.training.distillation import (
     DataCollatorForDistillation,
@@ -16,7 +17,7 @@ from lps_hf.training.distillation import (
     with_teacher,
 )
 from lps_hf.training.short_runs import fit
-from tests.tiny import random_rows, tiny_classifier
+from tests.tiny import random_rows, tiny_classifier, tiny_config
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -91,7 +92,7 @@ def test_without_softening_the_gradient_is_that_of_soft_labels():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"one shape \(batch, num_labels\), got \(2, 3\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"one shape \(batch, num_labels\) or .*, got \(2, 3\) and \(2, 2\)"):
         distillation_loss(torch.zeros(2, 3), torch.zeros(2, 2), SINGLE)
     with pytest.raises(ValueError, match="softening: expected a positive number"):
         distillation_loss(torch.zeros(2, 3), torch.zeros(2, 3), SINGLE, softening=0)
@@ -132,6 +133,49 @@ def test_training_moves_the_student_to_the_teacher_or_to_the_labels():
     # Evaluation looks at labels, also of rows that have a teacher.
     loss = trainer.evaluate(with_teacher(rows, outputs))["eval_loss"]
     assert loss == pytest.approx(trainer.evaluate(rows)["eval_loss"])
+
+
+def node_model():
+    torch.manual_seed(0)
+    return LPSForNodeClassification(tiny_config(output="n 3")).eval()
+
+
+def node_rows(count, label=2):
+    return [{**row, "y": [label] * row["num_nodes"]} for row in random_rows(count)]
+
+
+def test_outputs_of_nodes_have_no_numbers_on_padding_and_none_in_the_rows():
+    model, rows = node_model(), node_rows(5)
+    processor = processor_of(model)
+    # Batches of their own sizes, joined.
+    draws = sampled_outputs(model, processor, rows, 2, batch_size=2)
+    sizes = [row["num_nodes"] for row in rows]
+    assert draws.shape == (2, 5, max(sizes), 3)
+    assert (~draws.isnan()).all(dim=-1).sum(dim=-1).tolist() == [sizes] * 2
+    taught = with_teacher(rows, draws[0])
+    assert [len(row["teacher_output"]) for row in taught] == sizes
+    batch = DataCollatorForDistillation(processor)(taught)
+    torch.testing.assert_close(batch["teacher_output"], draws[0], equal_nan=True)
+
+
+def test_the_loss_leaves_out_what_the_teacher_does_not_say():
+    student, teacher = torch.randn(2, 4, 3, requires_grad=True), torch.randn(2, 4, 3)
+    known = torch.tensor([[True, True, False, False], [True, True, True, False]])
+    loss = distillation_loss(student, teacher.masked_fill(~known.unsqueeze(-1), torch.nan), SINGLE)
+    torch.testing.assert_close(loss, distillation_loss(student[known], teacher[known], SINGLE))
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert gradient.isfinite().all()
+    assert not gradient[~known].any()
+
+
+def test_students_of_nodes_follow_their_teacher():
+    rows = node_rows(16)
+    student = canonical_student(node_model())
+    outputs = torch.tensor([3.0, 0.0, 0.0]).expand(16, 8, 3)
+    options = {"trainer_class": DistillationTrainer, "distillation_weight": 1.0}
+    fit(student, processor_of(student), with_teacher(rows, outputs), 6, 1e-2, 8, 0, **options)
+    draws = sampled_outputs(student, processor_of(student), rows, 1)[0]
+    assert (draws[~draws.isnan().any(dim=-1)].argmax(dim=-1) == 0).all()
 
 
 def test_regressions_are_compared_in_units_of_each_targets_spread():

@@ -142,3 +142,12 @@ def test_data_sets_are_read_as_arrays_and_train_as_lists_do(tmp_path):
         assert isinstance(trainer.get_eval_dataloader().dataset, ArrowRows if kind is np.ndarray else list)
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
+
+
+def test_the_trainers_own_collator_pads_as_the_arguments_say(tmp_path):
+    options = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "pad_to_power_of": 2.0}
+    model = tiny_classifier()
+    processor = LPSProcessor.from_config(model.config)
+    trainer = LPSTrainer(model, LPSTrainingArguments(**options), processing_class=processor, train_dataset=ROWS)
+    lengths = {batch["edge_index"].shape[2] for batch in trainer.get_train_dataloader()}
+    assert lengths <= {2**power for power in range(8)}
