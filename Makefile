@@ -23,5 +23,9 @@ test-slow:  ## The tests that take minutes
 test-common:  ## transformers' own model tests (downloads its source distribution)
 	python scripts/run_common_model_tests.py
 
-bench:  ## Cost of symmetrization against the bare backbone
-	python scripts/bench_symmetrization.py
+bench:  ## Cost of symmetrization against the bare backbone, and how it grows with the graph
+	mkdir -p outputs
+	python scripts/bench_symmetrization.py --preset pattern pcqm peptides --num_samples 1 10 --mode eval train \
+		--json outputs/bench_symmetrization.json --figure outputs/bench_symmetrization.png
+	python scripts/bench_symmetrization.py --preset peptides --num_samples 10 100 --memory_only
+	python scripts/bench_scaling.py --json outputs/bench_scaling.json --figure outputs/bench_scaling.png

@@ -185,7 +185,7 @@ def _draw_fit(axes: "Axes", x: np.ndarray, fit: Mapping[str, Any], name: str) ->
     line = fit["factor"] * ends ** fit["exponent"]
     axes.plot(ends, line, color=WHEEL[0], lw=5, alpha=0.35, label="fit, upper half", solid_capstyle="round")
     axes.annotate(
-        f"∝ {name}$^{{\\;{fit['exponent']:.2f}}}$", (np.sqrt(ends.prod()), np.sqrt(line.prod())), xytext=(12, -10),
+        f"∝ {name}$^{{\\;{fit['exponent']:.2f}}}$", (np.sqrt(ends.prod()), np.sqrt(line.prod())), xytext=(12, -14),
         textcoords="offset points", ha="left", va="top", fontsize=13, color=WHEEL[0],
         bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
     )  # fmt: skip

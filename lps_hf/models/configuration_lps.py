@@ -74,8 +74,9 @@ class LPSConfig(PreTrainedConfig):
         tolerance (`float`): Of `"auto"`: the largest standard error of a probability (with a `problem_type` of classification),
             and otherwise of the output in its own unit.
         max_eval_samples (`int`): Where `"auto"` stops in any case.
-        samples_per_pass (`int`): Group elements per input that the backbone sees at once at evaluation without gradient: the
-            memory of more of them is that of so many.
+        samples_per_pass (`int`, *optional*): Group elements per input that the backbone sees at once at evaluation without
+            gradient: the memory of more of them is that of so many. Default: on a CPU as many as make 16 rows with the batch,
+            which stay in its caches; elsewhere 10.
         sample_loss (`str`): `"loss_of_mean"`: the loss of the averaged output, as published; `"mean_of_losses"`: in training,
             that of every sample, averaged, which is an upper bound where the loss is convex.
         sampler (`str`): How the draws of one input depend on each other: `"independent"`, `"antithetic"` (opposite pairs),
@@ -129,7 +130,7 @@ class LPSConfig(PreTrainedConfig):
     num_eval_samples: int | str = 10
     tolerance: float = 0.01
     max_eval_samples: int = 100
-    samples_per_pass: int = 10
+    samples_per_pass: int | None = None
     sample_loss: str = "loss_of_mean"
     sampler: str = "independent"
     sampler_group_size: int | None = None
@@ -238,7 +239,9 @@ class LPSConfig(PreTrainedConfig):
         if self.num_eval_samples != "auto":
             check_num_samples("num_eval_samples", self.num_eval_samples)
         check_tolerance(self.tolerance)
-        counts = ("max_nodes", "num_samples", "max_eval_samples", "samples_per_pass")
+        counts = ["max_nodes", "num_samples", "max_eval_samples"] + (
+            ["samples_per_pass"] if self.samples_per_pass is not None else []
+        )
         for name, least in (*((name, 1) for name in counts), ("sinkhorn_iterations", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

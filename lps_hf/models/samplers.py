@@ -36,7 +36,7 @@ class Sampler:
             device: Where to draw.
             dtype: Of the result.
         """
-        return torch.rand(shape, generator=generator, device=device, dtype=dtype)
+        return _draw(torch.rand, shape, generator, device, dtype)
 
     def normal(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """Normal(0, 1) for every number of vectors, which stand in the last axis but one.
@@ -47,7 +47,7 @@ class Sampler:
             device: Where to draw.
             dtype: Of the result, real or complex.
         """
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+        return _draw(torch.randn, shape, generator, device, dtype)
 
     def matrices(
         self,
@@ -110,15 +110,16 @@ class StratifiedSampler(Sampler):
 
     def uniform(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.uniform`."""
-        part, place = (torch.rand(shape, generator=generator, device=device, dtype=torch.float64) for _ in range(2))
-        return ((part.argsort(dim=1) + place) / shape[1]).to(dtype)
+        order = _random_order(shape, generator, device)
+        place = _draw(torch.rand, shape, generator, device, torch.float64)
+        return ((order + place) / shape[1]).to(dtype)
 
     def normal(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.normal`; one random turn of all draws of a group, so that no axes of space are special."""
         parts = (*shape, 2) if dtype.is_complex else shape
         draws = torch.special.ndtri(_inside(self.uniform(parts, generator, device)))
         draws = torch.view_as_complex(draws / 2**0.5) if dtype.is_complex else draws
-        seed = torch.randn((shape[0], 1, shape[-2], shape[-2]), generator=generator, device=device, dtype=draws.dtype)
+        seed = _draw(torch.randn, (shape[0], 1, shape[-2], shape[-2]), generator, device, draws.dtype)
         turn = _orthonormal(seed).view(shape[0], 1, *[1] * (len(shape) - 4), shape[-2], shape[-2])
         return (turn @ draws).to(dtype)
 
@@ -136,9 +137,9 @@ class OrthogonalSampler(StratifiedSampler):
 
     def uniform(self, shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
         """See `Sampler.uniform`; one number shifted by all multiples of 1/m modulo 1, in a random order for each coordinate."""
-        first = torch.rand(_one_draw(shape), generator=generator, device=device, dtype=torch.float64)
-        part = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-        return ((first + part.argsort(dim=1) / shape[1]) % 1).to(dtype)
+        order = _random_order(shape, generator, device)
+        first = _draw(torch.rand, _one_draw(shape), generator, device, torch.float64)
+        return ((order / shape[1] + first) % 1).to(dtype)
 
     def matrices(
         self,
@@ -149,13 +150,13 @@ class OrthogonalSampler(StratifiedSampler):
         dtype: torch.dtype = torch.float64,
     ) -> Tensor:
         """See `Sampler.matrices`; F·h_j·Fᴴ·A for one draw A = F·R with R triangular, of which Gram-Schmidt makes F·h_j."""
-        first = torch.randn(_one_draw(shape), generator=generator, device=device, dtype=dtype)
+        first = _draw(torch.randn, _one_draw(shape), generator, device, dtype)
         frame = _orthonormal(first)
         return frame @ design(shape[1]).to(frame) @ frame.mH @ first
 
     def gumbel(self, shape: Shape, generator: Generator, device: torch.device, design: Callable[[int], Tensor]) -> Tensor:
         """See `Sampler.gumbel`; where noise alone decides, the draws are m different elements."""
-        uniform = torch.rand((shape[0], shape[2]), generator=generator, device=device, dtype=torch.float64)
+        uniform = _draw(torch.rand, (shape[0], shape[2]), generator, device, torch.float64)
         return -(-_inside(uniform).log()).log()[:, design(shape[1]).to(device)]
 
 
@@ -171,6 +172,19 @@ def check_whole_groups(name: str, num_samples: int, group_size: int) -> None:
             f"{name}: expected at most {group_size} or a multiple of it, as the sampler draws groups of {group_size}, got "
             f"{num_samples}. Take {below} or {below + group_size}, or another sampler_group_size."
         )
+
+
+def _draw(
+    function: Callable[..., Tensor], shape: Shape, generator: Generator, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`torch.rand` or `torch.randn`; without a generator, in the form that compiles for shapes that vary."""
+    options = {} if generator is None else {"generator": generator}
+    return function(shape, device=device, dtype=dtype, **options)
+
+
+def _random_order(shape: Shape, generator: Generator, device: torch.device) -> Tensor:
+    """The numbers 0 to m - 1 along the second axis, in an order of its own for every coordinate, in double precision."""
+    return _draw(torch.rand, shape, generator, device, torch.float64).argsort(dim=1).double()
 
 
 def _one_draw(shape: Shape) -> Shape:

@@ -132,7 +132,7 @@ class Symmetrized(nn.Module):
             self.inputs,
             self.output,
             batch.node_mask,
-            self.distribution.sampler_group_size,
+            1 if group_elements is not None else self.distribution.sampler_group_size,
         )
         return SymmetrizedOutput(result.mean, result.standard_error, sample.entropy, sample.prior_loss, sample.elements.tensors)
 

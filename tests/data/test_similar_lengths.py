@@ -6,8 +6,8 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.data.arrow_rows import ArrowRows
+from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from tests.tiny import random_rows
 
 LENGTHS = np.random.default_rng(0).integers(1, 500, size=1003)

@@ -30,12 +30,12 @@ def test_grids_are_drawn_by_cost_and_named():
 
 def test_teacher_and_students_are_drawn_by_cost():
     table = {
-        "teacher, k = 1": {"accuracy": figures(0.7, 0.02), "cost": figures(1.0)},
-        "teacher, k = 10": {"accuracy": figures(0.8, 0.02), "cost": figures(9.5)},
-        "canonical, labels": {"accuracy": figures(0.72, None), "cost": figures(1.2)},
-        "canonical, distilled": {"accuracy": figures(0.78, 0.01), "cost": figures(1.2)},
+        "teacher, k = 1": {"score": figures(0.7, 0.02), "cost": figures(1.0)},
+        "teacher, k = 10": {"score": figures(0.8, 0.02), "cost": figures(9.5)},
+        "canonical, labels": {"score": figures(0.72, None), "cost": figures(1.2)},
+        "canonical, distilled": {"score": figures(0.78, 0.01), "cost": figures(1.2)},
     }
-    figure = distillation_figure(table, "A set")
+    figure = distillation_figure(table, "A set", "balanced accuracy")
     (axes,) = figure.axes
     teacher, *students = axes.containers
     np.testing.assert_allclose(teacher.lines[0].get_xydata(), [[1, 70], [9.5, 80]])
@@ -45,6 +45,7 @@ def test_teacher_and_students_are_drawn_by_cost():
     assert [text.get_text() for text in axes.texts] == ["k = 1", "k = 10"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["teacher", *list(table)[2:]]
     assert axes.get_title(loc="left") == "A set"
+    assert axes.get_ylabel() == "test balanced accuracy in %"
 
 
 def test_temperatures_have_a_column_for_each_task():

@@ -57,6 +57,17 @@ def test_the_backbone_sees_no_more_samples_at_once_than_configured():
 
 
 @torch.no_grad()
+def test_passes_are_small_on_a_cpu_by_default():
+    model, rows = make(), []
+    model.base.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    model(**random_batch(SIZES), num_samples=12)
+    assert rows == [15, 15, 6]
+    rows.clear()
+    model(**random_batch([4] * 40), num_samples=2)
+    assert rows == [40, 40]
+
+
+@torch.no_grad()
 def test_exact_averages_come_in_passes_too():
     batch = random_batch([5, 4])
     batch["frame_ranks"] = torch.zeros(2, 5, dtype=torch.int64)  # every order is in the frame

@@ -8,6 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+
+from lps_hf.models.groups import get_group
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_scaling.py"
 TINY = ["--backbone", "16x1x1", "--grid_size", "2", "--repeats", "2", "--large_graph", "20", "60"]
@@ -32,7 +35,8 @@ def run(script, monkeypatch, capsys):
 
 def test_both_sweeps_and_the_large_graph_are_measured_against_the_bare_backbone(run, tmp_path):
     sizes = ["--edges", "10", "40", "160", "--nodes_of_edges", "20", "--nodes", "8", "16", "--edges_per_node", "4"]
-    text = run(*sizes, "--relaxation_nodes", "8", "16", "--json", str(tmp_path / "s.json"), "--figure", str(tmp_path / "s.png"))
+    files = ["--json", str(tmp_path / "s.json"), "--figure", str(tmp_path / "s.png")]
+    text = run(*sizes, "--relaxation_nodes", "8", "16", "--dense_nodes", "12", *files)
     result = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     points = {name: [(point["nodes"], point["edges"]) for point in sweep["points"]] for name, sweep in result["sweeps"].items()}
     assert points == {"edges": [(20, 10), (20, 40), (20, 160)], "nodes": [(8, 32), (16, 64)]}
@@ -48,6 +52,8 @@ def test_both_sweeps_and_the_large_graph_are_measured_against_the_bare_backbone(
     assert result["large_graph"]["nodes"] == 20
     assert result["large_graph"]["overhead_ratio"] > 0
     assert [point["nodes"] for point in result["relaxation"]["points"]] == [8, 16]
+    assert result["relaxation"]["dense"]["nodes"] == 12
+    assert result["relaxation"]["dense"]["speed_up"] > 0
     assert f"edges (20 nodes): exponent {fit['exponent']:.2f} from 40, bar 1.1" in text
     assert (tmp_path / "s.png").stat().st_size > 10_000
 
@@ -92,3 +98,15 @@ def test_random_graphs_are_simple_and_have_exactly_so_many_edges(script, nodes, 
     assert (source != target).all()
     assert 0 <= row["edge_index"].min() <= row["edge_index"].max() < nodes
     assert {*zip(target.tolist(), source.tolist(), strict=True)} == {*zip(source.tolist(), target.tolist(), strict=True)}
+
+
+def test_the_dense_relaxation_to_compare_with_is_the_same_function(script):
+    # Also the matrix and its entropy, of which the package makes neither.
+    torch.manual_seed(0)
+    scores, node_mask = torch.randn(2, 3, 9), torch.ones(2, 9, dtype=torch.bool)
+    group = get_group("S_n")
+    elements = group.project(scores, node_mask, group.draw_scores(node_mask, 3))
+    elements, entropy = group.relax(elements, scores, node_mask, 0.05, 20)
+    soft, dense_entropy = script.dense_relaxation(scores, elements.index, 0.05, 20)
+    torch.testing.assert_close(soft, elements.soft.matrix(elements.index).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dense_entropy, entropy, rtol=1e-4, atol=1e-5)

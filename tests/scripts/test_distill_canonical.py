@@ -38,9 +38,10 @@ def test_a_run_trains_a_teacher_and_its_students_and_draws_them(script, data, tm
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert list(result["table"]) == [*ROWS, "canonical, distilled"]
     assert (result["num_train"], result["num_test"], result["data"]) == (20, 10, "few")
-    values = result["table"]["canonical, distilled"]["accuracy"]["values"]
+    assert result["metric"] == "accuracy"
+    values = result["table"]["canonical, distilled"]["score"]["values"]
     assert values == [run["rows"]["canonical, distilled"]["accuracy"] for run in result["runs"]]
-    labels = result["table"]["canonical, labels"]["accuracy"]["values"]
+    labels = result["table"]["canonical, labels"]["score"]["values"]
     assert result["distilled_minus_labels"]["values"] == pytest.approx([a - b for a, b in zip(values, labels, strict=True)])
     costs = {name: row["cost"]["mean"] for name, row in result["table"].items()}
     assert costs["teacher, k = 1"] == 1 < costs["teacher, k = 4"]
@@ -65,6 +66,26 @@ def test_scores_average_over_disjoint_groups_of_samples(script):
     assert [script.scores(draws, count, labels)["accuracy"] for count in (1, 2, 4)] == [0.5, 0.5, 1.0]
     expected = torch.tensor([[1.0, 0.5]]).log_softmax(-1)[0, 0].neg().item()
     assert script.scores(draws, 4, labels)["cross_entropy"] == pytest.approx(expected)
+
+
+def test_scores_of_nodes_leave_padding_out_and_balance_the_classes(script):
+    logits = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0], [torch.nan, torch.nan]]])
+    labels = torch.tensor([[0, 0, 0], [1, 1, -100]])
+    scores = script.scores(logits.unsqueeze(0), 1, labels)
+    assert scores["accuracy"] == pytest.approx(4 / 5)
+    assert scores["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scores["cross_entropy"] > 0
+
+
+def test_without_a_data_set_nodes_of_pattern_graphs_are_classified(script, tmp_path, monkeypatch):
+    small = script.pattern_graphs
+    monkeypatch.setattr(script, "pattern_graphs", lambda count: small(count, sizes=(1, 3), max_nodes=18))
+    flags = ["--max_samples", "12", "--epochs", "1", "--grid_size", "2", "--seeds", "0", *QUICK]
+    script.main([*flags, "--json", str(tmp_path / "result.json")])
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (result["metric"], result["num_train"], result["num_test"]) == ("balanced_accuracy", 8, 4)
+    row = result["table"]["canonical, distilled"]
+    assert row["score"] == row["balanced_accuracy"]
 
 
 def test_numbers_of_samples_that_share_no_draws_are_refused(script, capsys):
