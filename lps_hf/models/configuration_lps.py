@@ -73,6 +73,8 @@ class LPSConfig(PreTrainedConfig):
             `tolerance`.
         tolerance (`float`): Of `"auto"`: the largest standard error of a probability (with a `problem_type` of classification),
             and otherwise of the output in its own unit.
+        min_eval_samples (`int`): How many `"auto"` draws before it believes an error bar: that of a few is too small wherever rare
+            draws matter.
         max_eval_samples (`int`): Where `"auto"` stops in any case.
         samples_per_pass (`int`, *optional*): Group elements per input that the backbone sees at once at evaluation without
             gradient: the memory of more of them is that of so many. Default: on a CPU as many as make 16 rows with the batch,
@@ -129,6 +131,7 @@ class LPSConfig(PreTrainedConfig):
     num_samples: int = 1
     num_eval_samples: int | str = 10
     tolerance: float = 0.01
+    min_eval_samples: int = 20
     max_eval_samples: int = 100
     samples_per_pass: int | None = None
     sample_loss: str = "loss_of_mean"
@@ -239,7 +242,7 @@ class LPSConfig(PreTrainedConfig):
         if self.num_eval_samples != "auto":
             check_num_samples("num_eval_samples", self.num_eval_samples)
         check_tolerance(self.tolerance)
-        counts = ["max_nodes", "num_samples", "max_eval_samples"] + (
+        counts = ["max_nodes", "num_samples", "min_eval_samples", "max_eval_samples"] + (
             ["samples_per_pass"] if self.samples_per_pass is not None else []
         )
         for name, least in (*((name, 1) for name in counts), ("sinkhorn_iterations", 0)):

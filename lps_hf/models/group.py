@@ -218,8 +218,8 @@ class Group(ABC, Generic[ElementType]):
             known = [str(number) for number in range(1, 129) if is_possible(number)]
             expected = "at least 1" if len(known) == 128 else " or ".join(known)
             raise ValueError(
-                f"sampler_group_size: expected {expected} for sampler {sampler!r} and group {self.name}, got {size}. Leave it out "
-                "for the default."
+                f"sampler_group_size: expected {expected} for sampler {sampler!r} and group {self.name}, got {size}. Leave it "
+                "out for the default."
             )
         return size
 

@@ -428,6 +428,7 @@ class LPSModel(LPSPreTrainedModel):
             batch,
             inner_output(self.config),
             tolerance,
+            self.config.min_eval_samples,
             self.config.max_eval_samples,
             self.config.samples_per_pass or SAMPLES_PER_PASS,
             self.link,

@@ -18,8 +18,8 @@ from .representations import Batch, Field, Representation
 
 BaseCall = Callable[[dict[str, Field]], Tensor]
 LINKS = ("identity", "sigmoid", "softmax")
-FIRST_GROUPS = 8
-"""Independent groups of draws before an error bar is believed: that of fewer is too often too small."""
+FEWEST_GROUPS = 8
+"""Independent groups of draws before an error bar is believed, however many draws they have."""
 
 
 class Estimate(NamedTuple):
@@ -171,6 +171,7 @@ def average_to_tolerance(
     batch: Batch,
     output: Representation,
     tolerance: float,
+    min_samples: int,
     max_samples: int,
     chunk_size: int,
     link: str = "identity",
@@ -184,8 +185,9 @@ def average_to_tolerance(
         batch: The inputs.
         output: Representation of what f returns.
         tolerance: Largest standard error of an entry of the output, after the link.
+        min_samples: Draws before an error bar is believed: that of a few is too small wherever rare draws matter.
         max_samples: Where to stop all the same.
-        chunk_size: Draws at once; the first chunk has at least 8 independent groups of draws.
+        chunk_size: Draws at once after that.
         link: What the tolerance is about: the output itself (`"identity"`), or its `"sigmoid"` or `"softmax"`, to first order.
         generator: Random source of the noise.
 
@@ -199,7 +201,7 @@ def average_to_tolerance(
     while len(active):
         part = batch if len(active) == len(batch.node_mask) else batch.select(active)
         done = 0 if kept is None else kept.shape[1]
-        wanted = chunk_size if done else max(chunk_size, FIRST_GROUPS * group_size)
+        wanted = chunk_size if done else max(min_samples, FEWEST_GROUPS * group_size)
         wanted = max(group_size, min(wanted, max_samples - done) // group_size * group_size)
         elements = distribution(part, distribution.draw_noise(part, wanted, generator)).elements
         arguments = part.fields, distribution.inputs, output, part.node_mask

@@ -116,7 +116,7 @@ def test_the_tolerance_is_about_probabilities_where_the_output_is_their_logits(p
         assert result.num_samples.min() > 100
     else:
         assert result.standard_error.max() > 0.05
-        assert result.num_samples.tolist() == [10] * 3
+        assert result.num_samples.tolist() == [20] * 3  # as few as there may be
 
 
 @pytest.mark.parametrize("kind", ["none", "exact"])
@@ -203,6 +203,7 @@ def test_the_mean_of_losses_is_that_of_the_samples(name):
     [
         ({"sample_loss": "both"}, "sample_loss: expected one of 'loss_of_mean', 'mean_of_losses', got 'both'"),
         ({"tolerance": 0.0}, "tolerance: expected a positive number, got 0.0"),
+        ({"min_eval_samples": 0}, "min_eval_samples: expected at least 1, got 0"),
         ({"max_eval_samples": 0}, "max_eval_samples: expected at least 1, got 0"),
         ({"samples_per_pass": 0}, "samples_per_pass: expected at least 1, got 0"),
         ({"num_eval_samples": 0}, "num_eval_samples: expected at least 1, got 0"),

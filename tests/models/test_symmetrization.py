@@ -259,7 +259,7 @@ def noisy_estimate(tolerance: float, max_samples: int = 100, sampler: str = "ind
         calls.append(len(part.node_mask))
         return lambda fields: fields["nodes"][:, :, :2, 0]  # two nodes in random order
 
-    arguments = batch, Representation.parse("2"), tolerance, max_samples, chunk_size
+    arguments = batch, Representation.parse("2"), tolerance, 10, max_samples, chunk_size
     return average_to_tolerance(base_of, distribution, *arguments), calls, batch.fields["nodes"].mean(dim=(1, 2))
 
 
