@@ -279,8 +279,8 @@ def describe(result: dict) -> str:
             dense = result["relaxation"]["dense"]
             quartiles = "{:.1f} to {:.1f}".format(*dense["speed_up_quartiles"])
             lines.append(
-                f"  {dense['batch_size']} graphs of {dense['nodes']} nodes: {dense['speed_up']:.1f} times as fast as dense matrices "
-                f"(quartiles {quartiles}), bar {DENSE_BAR:g}"
+                f"  {dense['batch_size']} graphs of {dense['nodes']} nodes: {dense['speed_up']:.1f} times as fast as dense "
+                f"matrices (quartiles {quartiles}), bar {DENSE_BAR:g}"
             )
     return "\n".join(lines)
 

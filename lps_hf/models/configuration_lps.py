@@ -73,8 +73,8 @@ class LPSConfig(PreTrainedConfig):
             `tolerance`.
         tolerance (`float`): Of `"auto"`: the largest standard error of a probability (with a `problem_type` of classification),
             and otherwise of the output in its own unit.
-        min_eval_samples (`int`): How many `"auto"` draws before it believes an error bar: that of a few is too small wherever rare
-            draws matter.
+        min_eval_samples (`int`): How many `"auto"` draws before it believes an error bar: that of a few is too small wherever
+            rare draws matter.
         max_eval_samples (`int`): Where `"auto"` stops in any case.
         samples_per_pass (`int`, *optional*): Group elements per input that the backbone sees at once at evaluation without
             gradient: the memory of more of them is that of so many. Default: on a CPU as many as make 16 rows with the batch,
@@ -82,17 +82,20 @@ class LPSConfig(PreTrainedConfig):
         sample_loss (`str`): `"loss_of_mean"`: the loss of the averaged output, as published; `"mean_of_losses"`: in training,
             that of every sample, averaged, which is an upper bound where the loss is convex.
         sampler (`str`): How the draws of one input depend on each other: `"independent"`, `"antithetic"` (opposite pairs),
-            `"stratified"` (Latin hypercubes) or `"orthogonal"` (one draw and its images under turns, shifts or translates). The
-            estimate is unbiased with each.
+            `"stratified"` (Latin hypercubes) or `"orthogonal"` (elements g·h with h in a finite subgroup; Latin hypercubes for
+            what has none). The estimate is unbiased with each. For distribution `"haar"` in three dimensions orthogonal groups
+            of 12 need less than half of the samples, and of 120 less than a quarter; with learned distributions none was seen
+            to help (`scripts/bench_sampling.py`).
         sampler_group_size (`int`, *optional*): m, the number of draws that depend on each other. Numbers of samples above it
-            must be multiples of it. Default: 1 for independent, 2 for antithetic, otherwise 4 where the group allows.
+            must be multiples of it, and below it they are a part of one group, for which there is no error bar. Default: 1 for
+            independent, 2 for antithetic, otherwise 4 where the group allows.
         noise_scale (`float`): η, factor on the noise of the learned distribution: Uniform(0, 1) on node features, Normal(0, 1) on
             vectors, Gumbel(0, 1) on the scores of a finite group.
         temperature (`float`, *optional*): τ of the relaxation that carries the gradient: SoftSort on scores of unit L2 norm (the
             published rule) for S_n, a softmax for finite groups. Default: 0.01 for S_n, 0.1 in products, 1 for finite groups.
         temperature_rule (`str`): `"published"`: τ of permutations is `temperature` itself, so that the relaxation gets flatter
             with the number of nodes; `"relative"`: it is `temperature` times the mean gap between neighbouring scores, alike for
-            all sizes, with the default 1.
+            all sizes, with the default 8.
         sinkhorn_iterations (`int`): Sinkhorn rounds of the soft matrix.
         entropy_loss_coef (`float`): Weight of the entropy of the soft matrix in the loss.
         prior_loss_coef (`float`): Weight of -log p(identity|x), which keeps a finite group's distribution at the pose that the

@@ -221,7 +221,7 @@ def test_settings_survive_saving(tmp_path):
     config = LPSConfig.from_pretrained(tmp_path)
     assert {name: getattr(config, name) for name in options} == options
     assert config.sample_loss == "mean_of_losses"
-    assert (config.temperature_rule, config.temperature) == ("relative", 1.0)
+    assert (config.temperature_rule, config.temperature) == ("relative", 8.0)
     # The temperature of the other rule is in another unit.
     assert LPSConfig.from_pretrained(tmp_path, temperature_rule="published").temperature == 0.01
     assert LPSConfig.from_pretrained(tmp_path, temperature_rule="published", temperature=0.5).temperature == 0.5

@@ -236,3 +236,15 @@ def test_axes_that_s_n_does_not_act_on_are_refused(method, text):
             getattr(GROUP, method)(draw(), field, Representation.parse(text))
     with pytest.raises(ValueError, match=f"output '{text}': the group S_n does not act on axis '.'.*only on 'n'"):
         GROUP.check_acts_on(Representation.parse(text), "output")
+
+
+def test_a_relative_temperature_is_in_units_of_the_mean_gap():
+    # So the scores of every graph span as many temperatures as it has gaps, whatever their scale, their number and the padding.
+    scores = 1e3 * torch.randn(len(SIZES), 3, 7, generator=seeded(1), dtype=torch.float64)
+    elements = GROUP.project(scores, MASK, GROUP.draw_scores(MASK, 3, seeded(2)))
+    relaxed, _ = GROUP.relax(elements, scores, MASK, 0.5, 20, "relative")
+    span = relaxed.soft.position.amax(-1) - relaxed.soft.position.amin(-1)
+    expected = (torch.tensor(SIZES).double() - 1) / 0.5
+    torch.testing.assert_close(span, expected.unsqueeze(1).expand(-1, 3))
+    published, _ = GROUP.relax(elements, scores, MASK, 0.5, 20)
+    assert ((published.soft.position.amax(-1) - published.soft.position.amin(-1)) <= 2**0.5 / 0.5).all()
