@@ -12,7 +12,7 @@ and so are the entropy of P̂ and every gradient. K has a unit diagonal, so plai
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +141,10 @@ def soft_permutation(
     line: tuple[Tensor, ...] = _tied_places(position.detach())
     if not in_blocks:
         line = (*line, _decays(position.detach()))
-    ones = row_scale = column_scale = mask.to(position.dtype)
-    for _ in range(num_iterations):
-        row_scale = ones / _LaplaceSums.apply(column_scale, position, *line)[0]
-        column_scale = ones / _LaplaceSums.apply(row_scale, position, *line)[0]
-    return SoftPermutation(position, row_scale, column_scale, rank, *line)
+    scales = (mask.to(position.dtype),) * 2
+    if num_iterations:
+        scales = _Sinkhorn.apply(position, scales[0], num_iterations, *line)
+    return SoftPermutation(position, *scales, rank, *line)
 
 
 def _tied_places(position: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,6 +155,39 @@ def _tied_places(position: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.where(starts, place, 0).cummax(dim=-1).values
     last = torch.where(ends, place, position.shape[-1]).flip(-1).cummin(dim=-1).values.flip(-1)
     return first, last
+
+
+class _Sinkhorn(torch.autograd.Function):
+    """u and v after some rounds of x_i = ones / K x_(i-1); one function, as its many small steps would drown in bookkeeping."""
+
+    @staticmethod
+    def forward(ctx: Any, position: Tensor, ones: Tensor, num_rounds: int, *line: Tensor) -> tuple[Tensor, Tensor]:
+        scales, differences = [ones], []
+        for _ in range(2 * num_rounds):
+            product, higher, lower = _laplace_sums(scales[-1], position, *line)
+            differences.append(higher - lower)
+            scales.append(ones / product)
+        ctx.save_for_backward(position, *line, *scales, *differences)
+        ctx.num_rounds = num_rounds
+        return scales[-2], scales[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_row: Tensor, grad_column: Tensor) -> tuple[Tensor | None, ...]:
+        steps = 2 * ctx.num_rounds
+        line, scales, differences = (
+            ctx.saved_tensors[: -2 * steps - 1],
+            ctx.saved_tensors[-2 * steps - 1 : -steps],
+            ctx.saved_tensors[-steps:],
+        )
+        gradients, grad_position = [grad_row, grad_column], torch.zeros_like(line[0])
+        for before, after, difference in zip(scales[-2::-1], scales[:0:-1], differences[::-1], strict=True):
+            of_product = gradients.pop() * after.square()  # with the sign turned
+            product, higher, lower = _laplace_sums(of_product, *line)
+            grad_position -= of_product * difference
+            grad_position -= before * (higher - lower)
+            gradients = [gradients.pop() - product] if gradients else [-product]
+        return grad_position, *[None] * (1 + len(line))
 
 
 class _LaplaceSums(torch.autograd.Function):
@@ -185,15 +217,18 @@ class _LaplaceSums(torch.autograd.Function):
 
 def _laplace_sums(x: Tensor, position: Tensor, first: Tensor, last: Tensor, *decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """K x, and the parts of it from strictly higher and strictly lower positions."""
-    if decay:
-        before = (x / decay[0]).cumsum(dim=-1) * decay[0]
-        after = (x * decay[0]).flip(-1).cumsum(dim=-1).flip(-1) / decay[0]
-    else:
-        before = _decaying_sum(x, position)
-        after = _decaying_sum(x.flip(-1), -position.flip(-1)).flip(-1)
+    before, after = _sums(x, position, decay)
     higher = (before - x).gather(-1, first.expand(x.shape))
     lower = (after - x).gather(-1, last.expand(x.shape))
     return before + after - x, higher, lower
+
+
+def _sums(x: Tensor, position: Tensor, decay: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The parts of K x from places before and from places behind, both with the place itself."""
+    if decay:
+        before = (x / decay[0]).cumsum(dim=-1).mul_(decay[0])
+        return before, (x * decay[0]).flip(-1).cumsum(dim=-1).flip(-1).div_(decay[0])
+    return _decaying_sum(x, position), _decaying_sum(x.flip(-1), -position.flip(-1)).flip(-1)
 
 
 def _decays(position: Tensor) -> Tensor:
