@@ -33,8 +33,8 @@ from transformers import ViTConfig, ViTModel
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSProcessor
 from lps_hf.data import DataCollatorForGraphs
 from lps_hf.data.arrow_rows import ArrowRows
-from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.data.rows import infer_config
+from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.evaluation.benchmarks import Elapsed, interleave, spread
 from lps_hf.evaluation.data_figures import data_figure
 from lps_hf.models.configuration_base_networks import MLPBaseConfig

@@ -56,9 +56,34 @@ def main(flags: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--grid_size", type=int, default=14)
     parser.add_argument("--num_eval_samples", type=int, default=4)
+    parser.add_argument("--gather", nargs="+", help="Train nothing: join earlier results (--json) of other seeds into one.")
     parser.add_argument("--json", help="Write the result here; - prints it.")
     parser.add_argument("--figure", help="Draw the result here.")
     arguments = parser.parse_args(flags)
+    budget, runs = earlier_runs(arguments.gather) if arguments.gather else new_runs(arguments)
+    result = {"metric": runs[0]["metric"], "budget": budget, "table": tabulate(runs), "runs": runs}
+    print_table(result)
+    if arguments.json:
+        text = json.dumps(result, indent=2) + "\n"
+        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
+    if arguments.figure:
+        label = f"test {result['metric'].replace('_', ' ')} in %"
+        temperatures_figure(result["table"], label).savefig(arguments.figure, dpi=150)
+
+
+def earlier_runs(files: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The budget of several results, and the runs of all, by task."""
+    results = [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]
+    runs = [run for result in results for run in result["runs"]]
+    budget = results[0]["budget"]
+    for key in ("seeds", "sizes"):
+        budget[key] = sorted({value for result in results for value in result["budget"][key]})
+    tasks = list(dict.fromkeys(run["task"] for run in runs))
+    return budget, sorted(runs, key=lambda run: tasks.index(run["task"]))
+
+
+def new_runs(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The budget, and a run for every task, seed and setting."""
     settings = {text: options_of(text) for text in arguments.settings}
     tasks: list[str | int] = [arguments.dataset_name] if arguments.dataset_name else list(arguments.sizes)
     runs = []
@@ -69,13 +94,10 @@ def main(flags: Sequence[str] | None = None) -> None:
                 runs.append({"task": name, "setting": text, "seed": seed, **train(task, options, seed, arguments)})
                 metric = runs[-1]["metric"]
                 print(f"{name}, {text}, seed {seed}: {metric} {runs[-1]['test_metric']:.3f}", file=sys.stderr, flush=True)
-    result = gather(runs, arguments)
-    print_table(result)
-    if arguments.json:
-        text = json.dumps(result, indent=2) + "\n"
-        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
-    if arguments.figure:
-        temperatures_figure(result["table"]).savefig(arguments.figure, dpi=150)
+    others = ("json", "figure", "gather", "dataset_name", "settings")
+    budget = {key: value for key, value in vars(arguments).items() if key not in others}
+    budget.update(steps=runs[0]["steps"], num_train=runs[0]["num_train"], num_test=runs[0]["num_test"])
+    return {**budget, "num_samples": 1, "gradient_draws": NUM_DRAWS, "threads": torch.get_num_threads()}, runs
 
 
 def options_of(text: str) -> dict[str, Any]:
@@ -196,8 +218,8 @@ def gradients(model: LPSTaskModel, processor: LPSProcessor, rows: Rows, batch_si
     return {**lengths, "signal": mean / max(lengths["interface"], 1e-30)}
 
 
-def gather(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The table of all seeds, with budget."""
+def tabulate(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean and spread of all seeds, by task and setting."""
     table: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(run["task"] for run in runs):
         table[task] = {}
@@ -209,20 +231,14 @@ def gather(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[st
                 for when in ("gradient_at_start", "gradient_at_end"):
                     row[when] = {part: mean_and_deviation([run[when][part] for run in same]) for part in same[0][when]}
             table[task][setting] = row
-    budget = {key: value for key, value in vars(arguments).items() if key not in ("json", "figure", "dataset_name", "settings")}
-    budget.update(steps=runs[0]["steps"], num_train=runs[0]["num_train"], num_test=runs[0]["num_test"])
-    return {
-        "metric": runs[0]["metric"],
-        "budget": {**budget, "num_samples": 1, "gradient_draws": NUM_DRAWS, "threads": torch.get_num_threads()},
-        "table": table,
-        "runs": runs,
-    }
+    return table
 
 
 def print_table(result: dict[str, Any]) -> None:
     metric = result["metric"].replace("_", " ")
     for task, rows in result["table"].items():
-        print(f"\n{task}: {len(result['budget']['seeds'])} seeds, {result['budget']['steps']} steps, gradients at start and end")
+        seeds = len({run["seed"] for run in result["runs"] if run["task"] == task})
+        print(f"\n{task}: {seeds} seeds, {result['budget']['steps']} steps, gradients at start and end")
         print(f"{'':<18}{metric + ' %':>22}{'train loss':>18}{'entropy':>10}{'gradient':>20}{'of entropy':>20}{'signal':>14}")
         for setting, row in rows.items():
             cells = f"{as_text(row['test_metric'], 100):>22}{as_text(row['train_loss'], 1, 3):>18}"

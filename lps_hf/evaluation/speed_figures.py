@@ -71,7 +71,8 @@ def error_bars_figure(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Fig
         _error_bars(axes, counts, [row["accuracy"] for row in kept.values()], colour, label, line="-")
         for name, row in kept.items():
             place = (row["mean_samples"], 100 * row["accuracy"]["mean"])
-            axes.annotate(name, place, xytext=(5, 6), textcoords="offset points", fontsize=8, color=colour)
+            offset = (5, -12) if adaptive else (5, 6)
+            axes.annotate(name, place, xytext=offset, textcoords="offset points", fontsize=8, color=colour)
     _logarithmic(axes, [1, 3, 10, 30, 100])
     _frame(axes, "mean samples of a prediction", f"{title}: test accuracy in %")
     axes.margins(0.12)
@@ -79,12 +80,13 @@ def error_bars_figure(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Fig
     return figure
 
 
-def distillation_figure(table: Mapping[str, Mapping[str, Any]], title: str) -> "Figure":
-    """Test accuracy against cost: the teacher at several numbers of samples, and canonical students at one.
+def distillation_figure(table: Mapping[str, Mapping[str, Any]], title: str, metric: str = "accuracy") -> "Figure":
+    """Test scores against cost: the teacher at several numbers of samples, and canonical students at one.
 
     Args:
-        table: Rows `teacher, k = …` and `canonical, …`; of each `accuracy` and `cost` with `mean` and `deviation`.
+        table: Rows `teacher, k = …` and `canonical, …`; of each `score`, in [0, 1], and `cost` with `mean` and `deviation`.
         title: A line above the figure.
+        metric: What the score is.
 
     Returns:
         `matplotlib.figure.Figure`: with an Agg canvas; save it with `.savefig(path)`.
@@ -98,19 +100,19 @@ def distillation_figure(table: Mapping[str, Mapping[str, Any]], title: str) -> "
         raise ValueError(f"table: expected rows 'teacher, k = …' and 'canonical, …', got {', '.join(table) or 'none'}.")
     figure, axes = _new_figure((6.8, 4.2))
     costs = [row["cost"]["mean"] for row in teachers.values()]
-    _error_bars(axes, costs, [row["accuracy"] for row in teachers.values()], BLUE, "teacher", line="-")
+    _error_bars(axes, costs, [row["score"] for row in teachers.values()], BLUE, "teacher", line="-")
     for name, cost, row in zip(teachers, costs, teachers.values(), strict=True):
-        place = (cost, 100 * row["accuracy"]["mean"])
+        place = (cost, 100 * row["score"]["mean"])
         axes.annotate(name.split(", ")[1], place, xytext=(-5, 6), textcoords="offset points", ha="right", fontsize=9, color=BLUE)
     # Side by side: all students cost the same.
     shifts = np.linspace(-0.06, 0.06, len(students))
     for (name, row), shift, colour, marker in zip(
         students.items(), shifts, (GREY, WHEEL[3], ORANGE, WHEEL[6]), "vsDo", strict=False
     ):
-        _error_bars(axes, [row["cost"]["mean"] * 10**shift], [row["accuracy"]], colour, name, marker=marker)
+        _error_bars(axes, [row["cost"]["mean"] * 10**shift], [row["score"]], colour, name, marker=marker)
     ticks = [1, 2, 5, 10, 20, 50, 100]
     _logarithmic(axes, [tick for tick in ticks if tick <= 1.5 * max(costs)])
-    _frame(axes, "cost of a prediction, in units of one sample of the teacher", "test accuracy in %")
+    _frame(axes, "cost of a prediction, in units of one sample of the teacher", f"test {metric} in %")
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.margins(0.12)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
@@ -131,6 +133,8 @@ def temperatures_figure(table: Mapping[str, Mapping[str, Mapping[str, Any]]], y_
     Raises:
         ValueError: If there is no task.
     """
+    from matplotlib.ticker import NullFormatter
+
     if not table:
         raise ValueError("table: expected at least one task, got none.")
     figure, panels = _new_figure((3.2 * len(table) + 0.8, 5.6), (2, len(table)))
@@ -150,6 +154,7 @@ def temperatures_figure(table: Mapping[str, Mapping[str, Mapping[str, Any]]], y_
             means = [row[when]["interface"]["mean"] for row in rows.values() if when in row]
             lengths.plot(learned, means, marker, color=colour, ms=6, label=label)
         lengths.set_yscale("log")
+        lengths.yaxis.set_minor_formatter(NullFormatter())
         _frame(scores, "", y_label if column == 0 else "")
         _frame(lengths, "", "gradient of the task loss\nat the interface" if column == 0 else "")
         scores.set_xticks(places, [])

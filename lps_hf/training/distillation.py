@@ -70,8 +70,8 @@ def sampled_outputs(
         label: Of the progress bar.
 
     Returns:
-        `torch.Tensor` of shape `(num_samples, rows, num_labels)`, or `(num_samples, rows, nodes, num_labels)` with NaN on padding,
-        on the CPU: independent along its first axis.
+        `torch.Tensor` of shape `(num_samples, rows, num_labels)`, or `(num_samples, rows, nodes, num_labels)` with NaN on
+        padding, on the CPU: independent along its first axis.
     """
     model.eval()
     generator = torch.Generator(model.device).manual_seed(seed)

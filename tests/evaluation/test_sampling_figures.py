@@ -57,9 +57,10 @@ def test_each_model_has_errors_by_samples_and_by_time_and_ratios():
 
 
 def test_errors_within_the_references_own_uncertainty_are_left_out():
-    model = {**RESULT["models"][0], "samplers": [row("orthogonal", 4, (4, 8), 0.1)]}
+    model = {**RESULT["models"][0], "additive_share": None, "samplers": [row("orthogonal", 4, (4, 8), 0.1)]}
     model["samplers"][0]["points"][1]["squared_error"] = -1e-9
     axes = sampling_figure({**RESULT, "models": [model]}).axes
+    assert axes[0].get_title(loc="left") == "first: haar on O(3)"
     assert list(axes[0].lines[0].get_xdata()) == [4]
 
 

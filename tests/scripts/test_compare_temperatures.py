@@ -34,6 +34,9 @@ def run(script, folder, *flags):
 def test_every_setting_is_trained_at_every_size(script, tmp_path):
     flags = ["--sizes", "20", "24", "--seeds", "3", "--num_train", "8", "--num_test", "4"]
     result = run(script, tmp_path, *flags)
+    # Results of parts give the whole again.
+    script.main(["--gather", str(tmp_path / "result.json"), "--json", str(tmp_path / "gathered.json")])
+    assert json.loads((tmp_path / "gathered.json").read_text(encoding="utf-8")) == result
     tasks = ["PATTERN, n = 20", "PATTERN, n = 24"]
     expected = [(task, setting, seed) for task in tasks for seed in (3,) for setting in SETTINGS]
     assert [(run["task"], run["setting"], run["seed"]) for run in result["runs"]] == expected

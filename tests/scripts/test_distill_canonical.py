@@ -48,6 +48,21 @@ def test_a_run_trains_a_teacher_and_its_students_and_draws_them(script, data, tm
     assert len({cost for name, cost in costs.items() if name.startswith("canonical")}) == 1
 
 
+def test_results_of_seeds_are_gathered_as_if_they_had_been_run_at_once(script, data, tmp_path):
+    flags = ["--dataset_name", data, "--epochs", "1", "--grid_size", "2", *QUICK]
+    files = [str(tmp_path / f"{seed}.json") for seed in (4, 1)]
+    for seed, file in zip((4, 1), files, strict=True):
+        script.main([*flags, "--seeds", str(seed), "--json", file])
+    script.main(["--gather", *files, "--json", str(tmp_path / "both.json")])
+    first, second, both = (json.loads(Path(file).read_text(encoding="utf-8")) for file in (*files, tmp_path / "both.json"))
+    assert both["runs"] == first["runs"] + second["runs"]
+    assert both["budget"] == {**first["budget"], "seeds": [4, 1]}
+    row = "canonical, distilled"
+    values = [result["table"][row]["score"]["mean"] for result in (first, second)]
+    assert both["table"][row]["score"]["values"] == values
+    assert list(both) == list(first)
+
+
 def test_a_checkpoint_may_be_the_teacher(script, data, tmp_path):
     model = tiny_classifier()
     model.save_pretrained(tmp_path / "teacher")
