@@ -17,7 +17,6 @@ remove. A sampler with groups of m is measured at numbers of samples below m (a 
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from tqdm.auto import tqdm
 
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSForParticleDynamics, LPSProcessor
 from lps_hf.data import charged_particles, circular_skip_links
-from lps_hf.evaluation.benchmarks import elapsed, interleave
+from lps_hf.evaluation.benchmarks import elapsed, interleave, write_json
 from lps_hf.evaluation.sampling_error import additive_share, outputs_of_draws, ratio_of_errors, squared_errors
 from lps_hf.evaluation.sampling_figures import sampling_figure
 from lps_hf.models import modeling_heads_lps as heads
@@ -70,11 +69,7 @@ def main() -> None:
         "models": [measure(make(), options) for make in subjects],
     }
     print(describe(result), file=sys.stderr if options.json == "-" else sys.stdout)
-    text = json.dumps(result, indent=2)
-    if options.json == "-":
-        print(text)
-    elif options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    write_json(result, options.json)
     if options.figure:
         sampling_figure(result).savefig(options.figure)
 

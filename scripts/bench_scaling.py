@@ -15,18 +15,16 @@ A sweep without sizes is left out, as in `--nodes --relaxation_nodes`.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSProcessor
 from lps_hf.evaluation.benchmark_figures import scaling_figure
-from lps_hf.evaluation.benchmarks import elapsed, interleave, overhead, power_law, spread
+from lps_hf.evaluation.benchmarks import elapsed, interleave, overhead, power_law, spread, write_json
 from lps_hf.evaluation.symmetrization_cost import CostComparison, added_seconds, bare_backbone, vit_config
 from lps_hf.models.groups import get_group
 
@@ -53,11 +51,7 @@ def main() -> None:
     if options.relaxation_nodes:
         result["relaxation"] = measure_relaxation(options)
     print(describe(result), file=sys.stderr if options.json == "-" else sys.stdout)
-    text = json.dumps(result, indent=2)
-    if options.json == "-":
-        print(text)
-    elif options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    write_json(result, options.json)
     if options.figure:
         scaling_figure(result).savefig(options.figure)
 

@@ -19,16 +19,14 @@ beyond weights and batch; `peak_memory_growth` compares with the first number of
 
 import argparse
 import itertools
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSForLinkPrediction, LPSForNodeClassification, LPSProcessor
 from lps_hf.evaluation.benchmark_figures import overhead_figure
-from lps_hf.evaluation.benchmarks import breakdown, interleave, overhead, spread
+from lps_hf.evaluation.benchmarks import breakdown, interleave, overhead, spread, write_json
 from lps_hf.evaluation.symmetrization_cost import CostComparison, added_share, vit_config
 
 # Largest graph, node and edge categories of the data set, and its task.
@@ -58,11 +56,7 @@ def main() -> None:
         result["peak_memory_growth"] = {"from_num_samples": first["num_samples"], "ratio": growth}
         results.append(result)
         print(describe(result), file=sys.stderr if options.json == "-" else sys.stdout, flush=True)
-    text = json.dumps(results[0] if len(results) == 1 else results, indent=2)
-    if options.json == "-":
-        print(text)
-    elif options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    write_json(results[0] if len(results) == 1 else results, options.json)
     if options.figure:
         overhead_figure(results).savefig(options.figure)
 

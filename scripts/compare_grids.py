@@ -26,6 +26,7 @@ from transformers import ViTConfig, set_seed
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSProcessor
 from lps_hf.data.generators import circular_skip_links
 from lps_hf.data.rows import fold_splits, infer_config, labels_of, load_dataset_for
+from lps_hf.evaluation.benchmarks import write_json
 from lps_hf.evaluation.metrics import compute_metrics_for
 from lps_hf.evaluation.speed_figures import grids_figure
 from lps_hf.training.short_runs import (
@@ -69,9 +70,7 @@ def main(flags: Sequence[str] | None = None) -> None:
     rows, name = load_rows(arguments.dataset_name)
     result = {"data": name, "num_rows": len(rows), **compare(rows, arguments)}
     print_table(result)
-    if arguments.json:
-        text = json.dumps(result, indent=2) + "\n"
-        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
+    write_json(result, arguments.json)
     if arguments.figure:
         results = [*(json.loads(Path(file).read_text(encoding="utf-8")) for file in arguments.beside), result]
         grids_figure({one["data"]: one["table"] for one in results}).savefig(arguments.figure, dpi=150)

@@ -30,6 +30,7 @@ from transformers import set_seed
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSForNodeClassification, LPSProcessor
 from lps_hf.data.rows import fold_splits, infer_config, load_dataset_for
 from lps_hf.data.structured_graphs import pattern_graphs
+from lps_hf.evaluation.benchmarks import write_json
 from lps_hf.evaluation.metrics import compute_metrics_for, metric_of
 from lps_hf.evaluation.speed_figures import temperatures_figure
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
@@ -63,9 +64,7 @@ def main(flags: Sequence[str] | None = None) -> None:
     budget, runs = earlier_runs(arguments.gather) if arguments.gather else new_runs(arguments)
     result = {"metric": runs[0]["metric"], "budget": budget, "table": tabulate(runs), "runs": runs}
     print_table(result)
-    if arguments.json:
-        text = json.dumps(result, indent=2) + "\n"
-        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
+    write_json(result, arguments.json)
     if arguments.figure:
         label = f"test {result['metric'].replace('_', ' ')} in %"
         temperatures_figure(result["table"], label).savefig(arguments.figure, dpi=150)

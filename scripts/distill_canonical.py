@@ -29,6 +29,7 @@ from transformers import set_seed
 from lps_hf import LPSConfig, LPSProcessor
 from lps_hf.data.rows import fold_splits, infer_config, labels_of
 from lps_hf.data.structured_graphs import pattern_graphs
+from lps_hf.evaluation.benchmarks import write_json
 from lps_hf.evaluation.speed_figures import distillation_figure
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.training.distillation import DistillationTrainer, canonical_student, sampled_outputs, with_teacher
@@ -77,9 +78,7 @@ def main(flags: Sequence[str] | None = None) -> None:
     facts, runs = earlier_runs(arguments.gather) if arguments.gather else new_runs(arguments)
     result = {**facts, **tabulate(runs, facts["metric"])}
     print_table(result)
-    if arguments.json:
-        text = json.dumps(result, indent=2) + "\n"
-        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
+    write_json(result, arguments.json)
     if arguments.figure:
         figure = distillation_figure(result["table"], result["data"], result["metric"].replace("_", " "))
         figure.savefig(arguments.figure, dpi=150)

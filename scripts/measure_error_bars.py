@@ -11,10 +11,8 @@ which is known, is taken into account.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from transformers import set_seed
 
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSProcessor
 from lps_hf.data.rows import fold_splits, infer_config, labels_of
+from lps_hf.evaluation.benchmarks import write_json
 from lps_hf.evaluation.speed_figures import error_bars_figure
 from lps_hf.training.distillation import sampled_outputs
 from lps_hf.training.short_runs import classification_rows, fit, mean_and_deviation, small_vit
@@ -60,9 +59,7 @@ def main(flags: Sequence[str] | None = None) -> None:
         parser.error(f"--num_samples: expected divisors of {arguments.num_reference_samples}, got {arguments.num_samples}.")
     result = measure(arguments)
     print_table(result)
-    if arguments.json:
-        text = json.dumps(result, indent=2) + "\n"
-        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text, encoding="utf-8")
+    write_json(result, arguments.json)
     if arguments.figure:
         error_bars_figure(result["rows"], result["data"]).savefig(arguments.figure, dpi=150)
 

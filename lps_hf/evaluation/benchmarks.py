@@ -1,10 +1,12 @@
 """Measuring on machines that others use too: runs in turn, medians with their spread, parts of a run, memory held at once."""
 
 import dataclasses
+import json
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -165,6 +167,20 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
     changes = sorted((event for event in recorded if event.name() == "[memory]"), key=lambda event: event.start_ns())
     held = np.cumsum([event.nbytes() for event in changes], dtype=np.int64)
     return int(max(held, default=0))
+
+
+def write_json(result: Any, where: str | None) -> None:
+    """Write a result where a script's `--json` says.
+
+    Args:
+        result: What JSON can hold.
+        where: A file, `"-"` for standard output, `None` for nowhere.
+    """
+    text = json.dumps(result, indent=2)
+    if where == "-":
+        print(text)
+    elif where:
+        Path(where).write_text(text + "\n", encoding="utf-8")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
