@@ -349,6 +349,8 @@ class LPSModel(LPSPreTrainedModel):
         # Where neither the call nor our configuration asks, the backbone's own configuration may.
         flags = {name: getattr(self.config, name) or None if flag is None else flag for name, flag in flags.items()}
         flags = {name: flag for name, flag in flags.items() if flag is not None}
+        own = getattr(self.base.pretrained_model, "config", None)
+        returns_states = any(flags.get(name, getattr(own, name, False)) for name in ("output_attentions", "output_hidden_states"))
         backbone_output: dict[str, Any] = {}
 
         def base_of(part: Batch) -> Callable[[dict[str, Field]], Tensor]:
@@ -362,7 +364,7 @@ class LPSModel(LPSPreTrainedModel):
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
         if num_samples == "auto":
-            if self.training or noise is not None or group_elements is not None or any(flags.values()):
+            if self.training or noise is not None or group_elements is not None or returns_states:
                 raise ValueError(
                     "num_samples: expected a number in training, and with noise, group_elements, output_hidden_states or "
                     "output_attentions, got 'auto'. Call eval() and leave them out, or give a number."
@@ -372,7 +374,7 @@ class LPSModel(LPSPreTrainedModel):
             if num_samples is not None:
                 check_num_samples("num_samples", num_samples)
             # A gradient, and the backbone's states, need all samples at once; and a compiled graph would repeat every pass.
-            at_once = torch.is_grad_enabled() or any(flags.values()) or torch.compiler.is_compiling()
+            at_once = torch.is_grad_enabled() or returns_states or torch.compiler.is_compiling()
             chunk_size = None if at_once else self._samples_per_pass(batch)
             estimate, sample = average_over_group(
                 base_of(batch),
@@ -419,8 +421,8 @@ class LPSModel(LPSPreTrainedModel):
         tolerance = self.config.tolerance if tolerance is None else tolerance
         check_tolerance(tolerance)
         if self.config.distribution in ("none", "exact"):  # no error bar to wait for
-            draws, inputs = self.distribution.draws(batch, 1), self.config.input_representations
-            arguments = batch.fields, inputs, inner_output(self.config), batch.node_mask
+            draws = self.distribution.draws(batch, 1, chunk_size=self._samples_per_pass(batch))
+            arguments = batch.fields, self.config.input_representations, inner_output(self.config), batch.node_mask
             return average_over_group(base_of(batch), self.group, draws, *arguments)[0]
         return average_to_tolerance(
             base_of,

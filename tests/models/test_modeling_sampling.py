@@ -51,9 +51,13 @@ def test_the_backbone_sees_no_more_samples_at_once_than_configured():
     states = model(**random_batch(SIZES), num_samples=10, output_hidden_states=True).hidden_states
     assert rows == [30]  # the states of all samples are asked for
     assert len(states[0]) == 30
+    model.base.pretrained_model.config.output_hidden_states = True  # or by the backbone itself
+    assert len(model(**random_batch(SIZES), num_samples=10).hidden_states[0]) == 30
+    model.base.pretrained_model.config.output_hidden_states = False
+    assert rows == [30, 30]
     with torch.enable_grad():
         model(**random_batch(SIZES), num_samples=10)
-    assert rows == [30, 30]  # and so they are where there is a gradient
+    assert rows == [30, 30, 30]  # and so they are where there is a gradient
 
 
 @torch.no_grad()
