@@ -20,12 +20,13 @@ logging.disable_progress_bar()
 folder, inputs, outputs, num_threads = sys.argv[1:]
 torch.set_num_threads(int(num_threads))
 model = AutoModelForSequenceClassification.from_pretrained(folder)
-torch.save(model(**torch.load(inputs)).logits.detach(), outputs)
+with torch.no_grad():  # as evaluation is: in passes, whose means round in another way than that of all samples at once
+    torch.save(model(**torch.load(inputs)).logits, outputs)
 """
 
 
 def logits_in_fresh_process(folder: str | Path, inputs: Mapping[str, Any]) -> Tensor:
-    """Load a checkpoint folder by its Auto class in a new Python process and run it.
+    """Load a checkpoint folder by its Auto class in a new Python process and run it without gradient.
 
     Args:
         folder: The checkpoint.
