@@ -257,7 +257,9 @@ class PairTransformerBase(BaseNetwork):
         hidden = self.dropout(tokens + positions).flatten(0, 1).flatten(1, 2)
         pair_mask = (node_mask.unsqueeze(-1) & node_mask.unsqueeze(-2)).flatten(1)
         mask = None
-        if torch.compiler.is_compiling() or not bool(node_mask.all()):
+        # Without padding there is nothing to hide; but looking for it would make an accelerator wait.
+        can_look = node_mask.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not (can_look and bool(node_mask.all())):
             mask = pair_mask.repeat_interleave(tokens.shape[1], dim=0)[:, None, None]
         *blocks, last = self.blocks
         for block in blocks:
