@@ -14,8 +14,8 @@ style:  ## Mend what lint and formatting can mend
 	ruff check --fix .
 	ruff format .
 
-test:  ## The default tests: fast, offline, deterministic
-	pytest
+test:  ## The default tests: fast, offline, deterministic; on all cores
+	pytest -n logical
 
 test-slow:  ## The tests that take minutes
 	pytest -m slow

@@ -25,7 +25,15 @@ EXTRAS = {
     "chem": ["rdkit>=2025.3"],
     "canonical": ["canonaut>=1.0"],  # frame="canonical_labelling"
     "vision": ["pillow>=11.0"],  # image processors
-    "test": ["canonaut>=1.0", "matplotlib>=3.9", "networkx>=3.3", "parameterized>=0.9", "pillow>=11.0", "pytest>=9.0"],
+    "test": [
+        "canonaut>=1.0",
+        "matplotlib>=3.9",
+        "networkx>=3.3",
+        "parameterized>=0.9",
+        "pillow>=11.0",
+        "pytest>=9.0",
+        "pytest-xdist>=3.8",
+    ],
     "quality": ["import-linter>=2.5", "mypy>=2.0", "ruff>=0.17"],
 }
 EXTRAS["dev"] = sorted({*EXTRAS["viz"], *EXTRAS["test"], *EXTRAS["quality"]})
