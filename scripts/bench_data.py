@@ -17,7 +17,6 @@ Rows are those of `--dataset_name`; without it those of ../shared/data/hub besid
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -35,7 +34,7 @@ from lps_hf.data import DataCollatorForGraphs
 from lps_hf.data.arrow_rows import ArrowRows
 from lps_hf.data.rows import infer_config
 from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
-from lps_hf.evaluation.benchmarks import Elapsed, interleave, spread
+from lps_hf.evaluation.benchmarks import Elapsed, interleave, spread, write_json
 from lps_hf.evaluation.data_figures import data_figure
 from lps_hf.models.configuration_base_networks import MLPBaseConfig
 from lps_hf.models.row_batches import Padding
@@ -76,12 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
     result = measure(
         options.preset, options.dataset_name, options.rows, batch_size, options.workers, options.streaming, options.repeats
     )
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
-    else:
+    if options.json != "-":
         print_report(result)
-        if options.json:
-            Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(result, options.json)
     if options.figure:
         data_figure(result).savefig(options.figure, dpi=150)
 

@@ -71,8 +71,8 @@ class LPSConfig(PreTrainedConfig):
         num_eval_samples (`int` or `str`): Group elements drawn per input at evaluation. The canonical distribution draws the same
             one again wherever no nodes tie: 1 is then enough. `"auto"`: as many as each input needs for an error bar of at most
             `tolerance`.
-        tolerance (`float`): Of `"auto"`: the largest standard error of a probability (with a `problem_type` of classification),
-            and otherwise of the output in its own unit.
+        tolerance (`float`): Of `"auto"`: the largest standard error of a probability (with a `problem_type` of classification,
+            and in heads that only classify), and otherwise of the network's output, which `label_std` normalises.
         min_eval_samples (`int`): How many `"auto"` draws before it believes an error bar: that of a few is too small wherever
             rare draws matter.
         max_eval_samples (`int`): Where `"auto"` stops in any case.

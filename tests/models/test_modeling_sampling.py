@@ -145,8 +145,8 @@ def test_auto_is_for_evaluation():
         make()(**batch, num_samples="many")
 
 
-def test_padded_further_the_same_number_is_drawn():
-    model = make(max_eval_samples=500)
+def test_padding_does_not_change_what_passes_give():
+    model = make(samples_per_pass=1)
     batch, padded = random_batch(SIZES), random_batch(SIZES, num_nodes=9)
     with torch.no_grad():
         noise = model.draw_noise(model.encode(**padded), 3, seeded(0))
