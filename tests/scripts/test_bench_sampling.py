@@ -1,10 +1,8 @@
 """The benchmark of the samplers, end to end on tiny models: what it measures, writes and draws."""
 
 import json
-import runpy
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,11 +14,6 @@ from tests.tiny import random_rows, save_dataset, tiny_classifier
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_sampling.py"
 FEW = ["--num_inputs", "3", "--num_draws", "48", "--num_reference_draws", "200", "--num_samples", "2", "8"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The benchmark of the scaling, end to end with a tiny backbone: its points, exponents and graphs."""
 
 import json
-import runpy
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,23 +12,6 @@ from lps_hf.models.groups import get_group
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_scaling.py"
 TINY = ["--backbone", "16x1x1", "--grid_size", "2", "--repeats", "2", "--large_graph", "20", "60"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-
-
-@pytest.fixture
-def run(script, monkeypatch, capsys):
-    """Run the script with some flags; returns what it prints on standard output."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *TINY, *flags])
-        script.main()
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_both_sweeps_and_the_large_graph_are_measured_against_the_bare_backbone(run, tmp_path):

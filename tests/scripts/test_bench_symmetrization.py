@@ -1,8 +1,6 @@
 """The benchmark of the overhead, end to end with a tiny backbone: what it measures and what it writes."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,23 +9,6 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_symmetrization.py"
 TINY = ["--backbone", "16x1x1", "--grid_size", "2", "--batch_size", "2", "--repeats", "2"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-
-
-@pytest.fixture
-def run(script, monkeypatch, capsys):
-    """Run the script with some flags; returns what it prints on standard output."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *TINY, *flags])
-        script.main()
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_one_combination_prints_one_object_and_nothing_else(run):
