@@ -2,7 +2,7 @@
 
 The Auto classes of models and processors take seconds to import, and bring accelerate and SciPy with them. Whoever imports
 lps_hf does not wait for that: each row of the table is registered as soon as its Auto class is imported, and the registered
-class itself is imported when it is first used.
+class itself is imported when it is first used. Pipelines likewise.
 """
 
 import sys
@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from lps_hf.models.configuration_lps import LPSConfig
 
 _MODELS, _PROCESSORS = "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"
+_PIPELINES = "transformers.pipelines"
 
 # Class, the room it is defined in, its Auto class, and the module of that.
 AUTO_CLASSES = (
@@ -45,6 +46,29 @@ ALIASES = {
     "AutoModelForParticleDynamics": "LPSForParticleDynamics",
 }
 
+# Task of `transformers.pipeline`, the pipeline's class, the head that it is for, and what loads this head.
+PIPELINES = (
+    ("graph-classification", "GraphClassificationPipeline", "LPSForGraphClassification", "AutoModelForSequenceClassification"),
+    ("graph-regression", "GraphClassificationPipeline", "LPSForGraphClassification", "AutoModelForSequenceClassification"),
+    ("molecule-regression", "GraphClassificationPipeline", "LPSForGraphClassification", "AutoModelForSequenceClassification"),
+    (
+        "point-cloud-classification",
+        "GraphClassificationPipeline",
+        "LPSForPointCloudClassification",
+        "AutoModelForSequenceClassification",
+    ),
+    ("node-classification", "NodeClassificationPipeline", "LPSForNodeClassification", "AutoModelForTokenClassification"),
+    ("link-prediction", "LinkPredictionPipeline", "LPSForLinkPrediction", "AutoModelForLinkPrediction"),
+    ("particle-dynamics", "ParticleDynamicsPipeline", "LPSForParticleDynamics", "AutoModelForParticleDynamics"),
+    (
+        # transformers' own "image-classification" is left alone; it takes our models too.
+        "symmetrized-image-classification",
+        "SymmetrizedImageClassificationPipeline",
+        "LPSForImageClassification",
+        "AutoModelForImageClassification",
+    ),
+)
+
 
 class LazyClass:
     """Stands for a class in a registration until somebody uses it.
@@ -65,15 +89,47 @@ class LazyClass:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._resolve(), attribute)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._resolve()(*args, **kwargs)
+
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         return (self._resolve(),)
+
+
+class _OwnPipelines(dict[str, Any]):
+    """What `pipeline()` finds as the `custom_pipelines` of a configuration: the name of the task, if none is given.
+
+    It finds no task *in* them, so that it takes the registered pipeline, where it would ask to run the code of the checkpoint.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return False
+
+
+def pipelines_of(config: LPSConfig) -> dict[str, Any]:
+    """The pipeline of a saved model, in the form of the key `custom_pipelines` of `config.json`.
+
+    Args:
+        config: With `architectures`, which saving sets.
+
+    Returns:
+        `dict`: Of one task, or of none where there is no head.
+    """
+    head, regression = (config.architectures or [""])[0], config.problem_type == "regression"
+    rows = [row for row in PIPELINES if row[2] == head]
+    if head == "LPSForGraphClassification":
+        task = "molecule-regression" if "positions" in (config.inputs or {}) else "graph-regression"
+        rows = [row for row in rows if row[0] == (task if regression else "graph-classification")]
+    # A head that transformers has no Auto class for is made of what `AutoModel` loads.
+    found = {task: (name, "AutoModel" if auto in ALIASES else auto) for task, name, _, auto in rows}
+    return _OwnPipelines({task: {"impl": f"pipeline_lps.{name}", "pt": [auto]} for task, (name, auto) in found.items()})
 
 
 class _RegisterAfterImport(MetaPathFinder, Loader):
     """Runs our registration right after an Auto module has been imported."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname not in (_MODELS, _PROCESSORS):
+        if fullname not in (_MODELS, _PROCESSORS, _PIPELINES):
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None:
@@ -92,15 +148,26 @@ class _RegisterAfterImport(MetaPathFinder, Loader):
 
 
 def _register_in(module: ModuleType) -> None:
+    if module.__name__ == _PIPELINES:
+        _register_pipelines_in(module.PIPELINE_REGISTRY)
     for name, room, auto_name, auto_module in AUTO_CLASSES:
         if auto_module == module.__name__:
             getattr(module, auto_name).register(LPSConfig, LazyClass(f"lps_hf.models.{room}", name), exist_ok=True)
 
 
+def _register_pipelines_in(registry: Any) -> None:
+    for task, name, _, auto_name in PIPELINES:
+        if not isinstance(registry.supported_tasks.get(task, {}).get("impl"), LazyClass):
+            auto_class = make_alias(auto_name) if auto_name in ALIASES else getattr(import_module(_MODELS), auto_name)
+            registry.register_pipeline(task, LazyClass("lps_hf.models.pipeline_lps", name), pt_model=auto_class)
+
+
 def register() -> None:
-    """Register every class of the table, now or when its Auto class is imported; calling it again changes nothing."""
+    """Register every class of the tables, now or when transformers imports what it belongs to; again, it changes nothing."""
     AutoConfig.register(LPSConfig.model_type, LPSConfig, exist_ok=True)
-    for name in (_MODELS, _PROCESSORS):
+    # Where the package is, its pipelines stand for those of a checkpoint, as its models do.
+    LPSConfig.custom_pipelines = property(pipelines_of, lambda config, value: None)  # type: ignore[attr-defined]
+    for name in (_MODELS, _PROCESSORS, _PIPELINES):
         if name in sys.modules:
             _register_in(sys.modules[name])
     if not any(isinstance(finder, _RegisterAfterImport) for finder in sys.meta_path):

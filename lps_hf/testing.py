@@ -72,8 +72,16 @@ def _output_of(model: LPSPreTrainedModel, batch: Mapping[str, Any], **kwargs: An
     return outputs.output if "output" in outputs else outputs.logits
 
 
-def _output_axes(model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> Representation:
-    """The axes of what a model or head returns."""
+def output_axes(model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> Representation:
+    """The axes of what a model or head returns for a batch, by which the group acts on it.
+
+    Args:
+        model: A model or head.
+        batch: A batch of the processor.
+
+    Returns:
+        `Representation`: of `logits` or `output` without the batch's axis.
+    """
     output = model.config.output_representation
     if isinstance(model, LPSForNodeClassification):
         return Representation(output.axes[-2:])  # of pairs of nodes, the head reads the diagonal
@@ -113,8 +121,10 @@ def equivariance_error(
     Raises:
         ValueError: If `num_group_elements` or `num_samples` is less than 1, or the batch has no nodes.
     """
-    base: LPSModel = model if isinstance(model, LPSModel) else getattr(model, model.base_model_prefix)
-    group, output = base.group, _output_axes(model, batch)
+    # The model may be wrapped, by PEFT or `torch.compile`.
+    head = next(module for module in model.modules() if isinstance(module, LPSPreTrainedModel))
+    base: LPSModel = head if isinstance(head, LPSModel) else getattr(head, head.base_model_prefix)
+    group, output = base.group, output_axes(head, batch)
     inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}
     node_mask = base.encode(**inputs).node_mask
     if node_mask.shape[1]:

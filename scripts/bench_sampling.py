@@ -196,7 +196,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
         distribution.set_sampler(sampler, size)
         size = distribution.sampler_group_size
         noise = model.lps.draw_noise(encoded, -(-num_draws // size) * size, torch.Generator().manual_seed(seed))
-        outputs = outputs_of_draws(model, batch, noise)
+        outputs = outputs_of_draws(model, batch, noise).flatten(2)
         progress.update()
         return outputs, noise
 

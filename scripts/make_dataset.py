@@ -8,15 +8,21 @@ Generated ones need no file; options are those of the generator:
 Others are made from a raw file or folder:
 
     python scripts/make_dataset.py qm9 --source qm9.npz --output_dir data/qm9 --option targets=HOMO_LUMO_gap_au
+
+The folder has a card, README.md, and is what the Hub calls a data set repository; to publish it:
+
+    hf upload --repo-type dataset me/pattern data/pattern
 """
 
 import argparse
+from functools import partial
 from typing import Any
 
 import datasets
 import yaml
 
 from lps_hf.data.dataset_folders import DATASET_KINDS, SPLITS, check_new, make_splits, save_splits
+from lps_hf.hub.dataset_card import make_dataset_card
 
 
 def main() -> None:
@@ -27,7 +33,8 @@ def main() -> None:
     datasets.disable_progress_bars()  # there is a bar over the splits
     splits = make_splits(arguments.kind, sizes, arguments.seed, arguments.source, options)
     kind = DATASET_KINDS[arguments.kind]
-    folder = save_splits(splits, arguments.output_dir, kind.class_names)
+    make_card = partial(make_dataset_card, arguments.kind, seed=arguments.seed, options=options, license=arguments.license)
+    folder = save_splits(splits, arguments.output_dir, kind.class_names, kind.task, make_card)
     rows = ", ".join(f"{split} {len(part)}" for split, part in splits.items())
     print(f"{folder}: {rows}; for {kind.task}")
 
@@ -45,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     for split, size in zip(SPLITS, (1000, 200, 200), strict=True):
         parser.add_argument(f"--num_{split}", type=int, default=size, help=f"rows of this split, 0 for none; default {size}")
     parser.add_argument("--seed", type=int, default=0, help="seed of rows and cuts")
+    parser.add_argument("--license", help="licence for the card; default: CC0 of generated rows, that of the source of others")
     parser.add_argument("--option", action="append", default=[], help="name=value, value as in YAML; may be repeated")
     return parser.parse_args()
 

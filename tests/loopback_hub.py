@@ -5,9 +5,8 @@ with LoopbackHub() as hub:
     run_client(hub, tmp_path, "from huggingface_hub import create_repo; create_repo('tester/model')")
 ```
 
-Repositories live in memory and work as in git: a commit is an immutable snapshot, a branch or a tag is a name for a
-commit, a revision is any of the three. Large files travel by git LFS (batch, PUT, verify), without Xet. Left out: pull
-requests, gated repositories, search, listings in pages. What the client relies on, beyond the bodies: 409 of an
+Repositories live in memory (`loopback_repos.py`). Large files travel by git LFS (batch, PUT, verify), without Xet. Left out:
+merging pull requests, search, listings in pages. What the client relies on, beyond the bodies: 409 of an
 existing repository carries its `url`; 404 of a missing file carries `X-Error-Code: EntryNotFound` *and*
 `X-Repo-Commit`; what a token may not see answers `RepoNotFound`, like what does not exist.
 """
@@ -26,27 +25,13 @@ import traceback
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-LFS_SUFFIXES = (".arrow", ".bin", ".gz", ".npy", ".npz", ".parquet", ".pt", ".safetensors", ".zip")
-GIT_ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
-LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
-
-
-class HubError(Exception):
-    """An answer that the client turns into one of its own exceptions; `code` says into which."""
-
-    def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, str] = {}, **body: Any):
-        super().__init__(message)
-        self.status, self.body = status, {"error": message, **body}
-        self.headers = {"X-Error-Message": message.encode("ascii", "replace").decode(), **headers}
-        self.headers |= {"X-Error-Code": code} if code else {}
+from tests.loopback_repos import LFS_SUFFIXES, Commit, HubError, Repo
 
 
 @dataclass
@@ -59,160 +44,9 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None  # close the connection after so many bytes of the body; what was done stays done
     delay: float = 0.0  # seconds to wait before handling, 10 at most
-
-
-@dataclass(frozen=True)
-class Blob:
-    """The content of a file, in git itself or as an LFS object."""
-
-    content: bytes
-    is_lfs: bool = False
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @cached_property
-    def oid(self) -> str:
-        in_git = LFS_POINTER.format(self.sha256, len(self.content)).encode() if self.is_lfs else self.content
-        return hashlib.sha1(b"blob %d\0" % len(in_git) + in_git).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.is_lfs else self.oid
-
-    def describe(self, oid_key: str, sha256_key: str) -> dict[str, Any]:
-        size = {"size": len(self.content)}
-        lfs = {"lfs": {sha256_key: self.sha256, "pointerSize": 134, **size}} if self.is_lfs else {}
-        return {oid_key: self.oid, **size, **lfs}
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A snapshot of all files, and the commit before it."""
-
-    parent: "Commit | None"
-    files: Mapping[str, Blob]
-    author: str
-    title: str
-    message: str = ""
-    date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
-
-    @cached_property
-    def oid(self) -> str:
-        parts = [self.parent and self.parent.oid, self.oid_of(""), self.author, self.title, self.message, self.date]
-        return hashlib.sha1(json.dumps(parts).encode()).hexdigest()
-
-    def below(self, path: str) -> list[str]:
-        """The file of that path, or the files below that folder."""
-        return [name for name in sorted(self.files) if name == path or name.startswith(path and f"{path}/")]
-
-    def oid_of(self, path: str) -> str:
-        if path in self.files:
-            return self.files[path].oid
-        listing = "".join(f"{name} {self.files[name].oid}\n" for name in self.below(path))
-        return hashlib.sha1(listing.encode()).hexdigest()
-
-    def describe(self) -> dict[str, Any]:
-        authors = [{"user": self.author}]
-        return {"id": self.oid, "authors": authors, "date": self.date, "title": self.title, "message": self.message}
-
-    def history(self) -> list["Commit"]:
-        commits = [self]
-        while commits[-1].parent is not None:
-            commits.append(commits[-1].parent)
-        return commits
-
-    def tree(self, folder: str = "", recursive: bool = True) -> list[str]:
-        """The paths of the files and folders in a folder; none if there is no such folder."""
-        prefix = folder and f"{folder}/"
-        folders = {name[: slash.start()] for name in self.files for slash in re.finditer("/", name)}
-        paths = sorted(path for path in folders.union(self.files) if path.startswith(prefix))
-        return [path for path in paths if recursive or "/" not in path.removeprefix(prefix)]
-
-    def entry(self, path: str, expand: bool) -> dict[str, Any]:
-        """One file or folder; `expand` adds the commit that changed it last."""
-        entry = {"type": "directory", "path": path, "oid": self.oid_of(path), "size": 0}
-        if path in self.files:
-            entry |= {"type": "file"} | self.files[path].describe("oid", "oid")
-        if expand:
-            last = next(c for c in self.history() if not c.parent or c.parent.oid_of(path) != entry["oid"])
-            entry["lastCommit"] = last.describe()
-        return entry
-
-
-class Repo:
-    """A model, data set or space; whoever changes `refs` holds `lock`."""
-
-    def __init__(self, name: str, private: bool, sdk: str | None):
-        self.name, self.owner, self.private, self.sdk = name, name.split("/")[0], private, sdk
-        first = Commit(None, {".gitattributes": Blob(GIT_ATTRIBUTES.encode())}, self.owner, "initial commit")
-        self.commits, self.refs = {first.oid: first}, {"heads/main": first}
-        self.lock = threading.Lock()
-
-    def find(self, revision: str) -> Commit:
-        found = self.refs.get(f"heads/{revision}") or self.refs.get(f"tags/{revision}") or self.commits.get(revision)
-        if found is None:
-            raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
-
-    def info(self, commit: Commit, with_blobs: bool) -> dict[str, Any]:
-        siblings: list[dict[str, Any]] = [{"rfilename": name} for name in sorted(commit.files)]
-        for sibling in siblings if with_blobs else []:
-            sibling |= commit.files[sibling["rfilename"]].describe("blobId", "sha256")
-        info = {"id": self.name, "author": self.owner, "sha": commit.oid, "lastModified": commit.date, "sdk": self.sdk}
-        info |= {"private": self.private, "gated": False, "siblings": siblings, "tags": []}
-        card = commit.files.get("README.md", Blob(b"")).content.decode()
-        header = re.match(r"---\n.*?\n---", card, re.DOTALL)  # two of its fields let a client choose a pipeline
-        fields = re.findall(r"^(pipeline_tag|library_name): *(\S+)$", header[0], re.MULTILINE) if header else []
-        return info | dict(fields)
-
-    def list_refs(self) -> dict[str, list[dict[str, str]]]:
-        lists = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
-        with self.lock:
-            for ref, commit in self.refs.items():
-                kind, name = ref.split("/", 1)
-                found = {"name": name, "ref": f"refs/{ref}", "targetCommit": commit.oid}
-                lists["branches" if kind == "heads" else "tags"].append(found)
-        return lists
-
-    def create_ref(self, ref: str, commit: Commit) -> None:
-        with self.lock:
-            if ref in self.refs:
-                raise HubError(409, f"{ref} exists already")
-            self.refs[ref] = commit
-
-    def delete_ref(self, ref: str) -> None:
-        with self.lock:
-            if ref == "heads/main" or self.refs.pop(ref, None) is None:
-                raise HubError(404, f"There is no {ref} that could be deleted", "RevisionNotFound")
-
-    def commit(self, branch: str, lines: list[dict[str, Any]], author: str, objects: Mapping[str, bytes]) -> Commit:
-        """Apply the lines of a commit: a header, then one operation each."""
-        header = lines[0]["value"]
-        with self.lock:
-            head = self.refs.get(f"heads/{branch}")
-            if head is None:
-                raise HubError(404, f"{branch} is not a branch", "RevisionNotFound")
-            if not head.oid.startswith(header.get("parentCommit", "")):
-                raise HubError(412, "A commit has happened since. Please refresh and try again.")
-            files = dict(head.files)
-            for key, value in ((line["key"], line["value"]) for line in lines[1:]):
-                path = value["path"].rstrip("/")
-                if key == "file":
-                    files[path] = Blob(b64decode(value["content"]))
-                elif key == "lfsFile" and value["oid"] in objects:
-                    files[path] = Blob(objects[value["oid"]], is_lfs=True)
-                elif key in ("deletedFile", "deletedFolder"):
-                    gone = head.below(path)
-                    if not gone or (path in files) != (key == "deletedFile"):
-                        raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
-                    files = {name: blob for name, blob in files.items() if name not in gone}
-                else:
-                    raise HubError(400, f"Cannot apply {key} to {path}: unknown operation, or content never uploaded")
-            commit = Commit(head, files, author, header["summary"], header.get("description", ""))
-            self.commits[commit.oid] = self.refs[f"heads/{branch}"] = commit
-        return commit
+    until: threading.Event | None = None  # wait for this before handling, 30 seconds at most
+    drip: float = 0.0  # seconds to wait in the middle of the body, 10 at most
+    corrupt: bool = False  # flip the bits of the last byte of the body
 
 
 class LoopbackHub:
@@ -224,6 +58,7 @@ class LoopbackHub:
         guest_token: Token of the user `guest`, a stranger to `tester`.
         requests: `(method, path, status)` of every request so far.
         faults: What `inject` was given and no request has met yet.
+        room: Bytes of large files that users may still store; `None` is no limit.
     """
 
     def __init__(self):
@@ -233,6 +68,7 @@ class LoopbackHub:
         self.objects: dict[str, bytes] = {}  # LFS content by SHA-256
         self.requests: list[tuple[str, str, int]] = []
         self.faults: list[Fault] = []
+        self.room: int | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> "LoopbackHub":
@@ -291,6 +127,12 @@ class LoopbackHub:
             raise HubError(403 if user else 401, f"{user or 'Nobody'} may not write to {name}")
         return found
 
+    def store(self, sha256: str, content: bytes) -> None:
+        with self._lock:
+            if self.room is not None:
+                self.room -= len(content)
+            self.objects[sha256] = content
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -317,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.hub.take_fault(f"{self.command} {self.path}")
         time.sleep(min(fault.delay, 10.0))
+        if fault.until is not None:
+            fault.until.wait(30.0)
         self.status, self.extra_headers = 200, {}
         try:
             if fault.status is not None:
@@ -328,12 +172,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.status, self.extra_headers, body = error.status, error.headers, error.body
         self.hub.requests.append((self.command, self.path, self.status))
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        if fault.corrupt and content:
+            content = content[:-1] + bytes([content[-1] ^ 0xFF])
         self.send_response(self.status)
         for name, value in {"Content-Length": str(len(content)), **self.extra_headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content[: fault.cut_after])
+            content = content[: fault.cut_after]
+            half = len(content) // 2 if fault.drip else 0
+            self.wfile.write(content[:half])
+            time.sleep(min(fault.drip, 10.0))
+            self.wfile.write(content[half:])
         self.close_connection |= fault.cut_after is not None
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
@@ -369,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "PUT", ["lfs", self.hub.upload_secret, sha256]:
                 if hashlib.sha256(self.body).hexdigest() != sha256:
                     raise HubError(400, f"The SHA-256 of the content is not {sha256}")
-                self.hub.objects[sha256] = self.body
+                self.hub.store(sha256, self.body)
                 return b""
             case _, ["api", kind, owner, name, *rest] | ["datasets" | "spaces" as kind, owner, name, *rest]:
                 pass
@@ -378,6 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 raise HubError(404, f"The loopback Hub has no {method} {path}")
         write = method != "GET" and rest[:1] != ["paths-info"]
+        if user is not None and (rest[:2] == ["info", "lfs"] or "create_pr" in self.query):
+            write = False  # whoever may read may propose, with files that are in no branch yet
         repo = self.hub.repo(kind, f"{owner}/{name.removesuffix('.git')}", user, write)
         return self._answer_about(repo, user, method, rest)
 
@@ -411,6 +263,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ["POST", "info", "lfs", "objects", "batch"]:
                 verify = {"href": f"{self.hub.url}{self.path.removesuffix('batch')}verify"}
                 objects = [{"oid": o["oid"], "size": o["size"]} for o in self._json()["objects"]]
+                wanted = sum(o["size"] for o in objects if o["oid"] not in self.hub.objects)
+                if self.hub.room is not None and wanted > self.hub.room:
+                    raise HubError(403, "Private repository storage limit reached, please upgrade your plan.")
                 for new in (o for o in objects if o["oid"] not in self.hub.objects):
                     upload = {"href": f"{self.hub.url}/lfs/{self.hub.upload_secret}/{new['oid']}"}
                     new["actions"] = {"upload": upload, "verify": verify}
@@ -419,11 +274,19 @@ class _Handler(BaseHTTPRequestHandler):
                 if len(self.hub.objects.get(self._json()["oid"], b"")) != self._json()["size"]:
                     raise HubError(422, "The object was not uploaded, or has another size")
                 return {}
-            case ["POST", "commit", branch] if "create_pr" not in self.query:
+            case ["POST", "commit", branch]:
                 lines = [json.loads(line) for line in self.body.splitlines()]
-                commit = repo.commit(branch, lines, user, self.hub.objects)
-                return {"commitOid": commit.oid, "commitUrl": f"{self.hub.url}/{repo.name}/commit/{commit.oid}"}
+                create_pr = "create_pr" in self.query
+                commit = repo.commit(branch, lines, user, self.hub.objects, create_pr)
+                answer = {"commitOid": commit.oid, "commitUrl": f"{self.hub.url}/{repo.name}/commit/{commit.oid}"}
+                if create_pr:
+                    number = next(ref.split("/")[1] for ref, last in repo.refs.items() if last is commit)
+                    answer["pullRequestUrl"] = f"{self.hub.url}/{repo.name}/discussions/{number}"
+                return answer
             case ["GET", "resolve", revision, *path]:
+                if repo.readers is not None and user not in {repo.owner, *repo.readers}:
+                    message = f"Access to model {repo.name} is restricted and you are not in the authorized list."
+                    raise HubError(403 if user else 401, message, "GatedRepo")
                 return self._file(repo.find(revision), "/".join(path))
         raise HubError(501, f"The loopback Hub cannot answer {self.command} {self.path}")
 

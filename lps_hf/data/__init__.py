@@ -1,4 +1,8 @@
-"""Rows of data sets: generators, converters of raw data, and the collator; fast reading and batches are in files of their own."""
+"""Rows of data sets: generators, converters, and the collator; fast reading and batches are in files of their own."""
+
+from lps_hf.models.row_graphs import from_networkx, from_pyg, to_networkx
+from lps_hf.models.row_molecules import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES, from_molecule, from_smiles
+from lps_hf.models.row_sources import to_rows
 
 from .collator import DataCollatorForGraphs
 from .converters import cifar10_rows, digit_rows, mesh_clouds, qm9_rows
@@ -7,6 +11,8 @@ from .geometric_rows import atom_clusters, charged_particles, shape_clouds
 from .structured_graphs import folded_chains, inner_symmetric_graphs, pattern_graphs
 
 __all__ = [
+    "MOLECULE_EDGE_CATEGORIES",
+    "MOLECULE_NODE_CATEGORIES",
     "DataCollatorForGraphs",
     "atom_clusters",
     "charged_particles",
@@ -15,10 +21,16 @@ __all__ = [
     "cycle_pairs",
     "digit_rows",
     "folded_chains",
+    "from_molecule",
+    "from_networkx",
+    "from_pyg",
+    "from_smiles",
     "inner_symmetric_graphs",
     "mesh_clouds",
     "pattern_graphs",
     "qm9_rows",
     "shape_clouds",
+    "to_networkx",
+    "to_rows",
     "triangle_regular",
 ]

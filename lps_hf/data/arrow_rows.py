@@ -59,12 +59,12 @@ def with_fast_rows(rows: Any) -> Any:
         `ArrowRows` of a `datasets.Dataset` of plain values and lists without a format or transform of its own; anything else,
         such as a data set of images, as it is.
     """
-    plain = isinstance(rows, Dataset) and rows.format["type"] is None and all(map(_is_plain, rows.features.values()))
+    plain = isinstance(rows, Dataset) and rows.format["type"] is None and all(map(is_plain, rows.features.values()))
     return ArrowRows(rows) if plain else rows
 
 
-def _is_plain(feature: Any) -> bool:
-    """Whether a column has nothing to decode."""
+def is_plain(feature: Any) -> bool:
+    """Whether a column, given by its feature, holds plain values and lists, with nothing to decode."""
     while isinstance(feature, List):
         feature = feature.feature
     return type(feature) is Value

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from .converters import cifar10_rows, digit_rows, mesh_clouds, qm9_rows
 from .generators import check_count, circular_skip_links, cycle_pairs, triangle_regular
 from .geometric_rows import atom_clusters, charged_particles, shape_clouds
+from .schema import with_features
 from .structured_graphs import folded_chains, pattern_graphs
 
 SPLITS = ("train", "validation", "test")
@@ -106,13 +107,21 @@ def check_new(folder: str | Path) -> None:
         raise ValueError(f"folder: expected a new or empty folder, got {folder}, which is there already. Choose another name.")
 
 
-def save_splits(splits: Mapping[str, Sequence[Row]], folder: str | Path, class_names: Sequence[str] | None = None) -> Path:
+def save_splits(
+    splits: Mapping[str, Sequence[Row]],
+    folder: str | Path,
+    class_names: Sequence[str] | None = None,
+    task: str | None = None,
+    make_card: Callable[[dict[str, Dataset]], Any] | None = None,
+) -> Path:
     """Write splits as `data/<split>-00000-of-00001.parquet`, all of them or nothing.
 
     Args:
         splits: Rows of each split.
         folder: A new folder, or one that is empty.
         class_names: Names of the classes of the column `label`.
+        task: Give columns the types of this task; see `with_features`.
+        make_card: Makes the text of `README.md` from the splits as they are stored; see `lps_hf.hub.dataset_card`.
 
     Returns:
         `pathlib.Path`: The folder; `datasets.load_dataset(str(folder))` reads it.
@@ -123,22 +132,27 @@ def save_splits(splits: Mapping[str, Sequence[Row]], folder: str | Path, class_n
     """
     check_new(folder)
     folder = Path(folder)
+    stored = {split: _as_dataset(rows, class_names, task) for split, rows in splits.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, so that it can be moved there in one step.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".lps-hf-") as temporary:
         new = Path(temporary) / "new"
         (new / "data").mkdir(parents=True)
-        for split, rows in tqdm(splits.items(), desc="Writing splits", unit="split"):
-            _as_dataset(rows, class_names).to_parquet(new / "data" / f"{split}-00000-of-00001.parquet")
+        for split, dataset in tqdm(stored.items(), desc="Writing splits", unit="split"):
+            dataset.to_parquet(new / "data" / f"{split}-00000-of-00001.parquet")
+        if make_card is not None:
+            (new / "README.md").write_text(str(make_card(stored)), encoding="utf-8")
         new.rename(folder)
     return folder
 
 
-def _as_dataset(rows: Sequence[Row], class_names: Sequence[str] | None) -> Dataset:
+def _as_dataset(rows: Sequence[Row], class_names: Sequence[str] | None, task: str | None) -> Dataset:
     dataset = Dataset.from_list([{**row, "image": _as_png(row["image"])} if "image" in row else dict(row) for row in rows])
     if "image" in dataset.column_names:
         dataset = dataset.cast_column("image", Image())
-    return dataset if class_names is None else dataset.cast_column("label", ClassLabel(names=list(class_names)))
+    if class_names is not None:
+        dataset = dataset.cast_column("label", ClassLabel(names=list(class_names)))
+    return dataset if task is None else with_features(dataset, task, class_names)
 
 
 def _as_png(image: np.ndarray) -> dict[str, Any]:
@@ -168,7 +182,7 @@ def _generated(generator: Callable[..., list[dict[str, Any]]]) -> Callable[..., 
 
     @wraps(generator)
     def make(source: None, num_rows: Mapping[str, int], seed: int, **options: Any) -> Splits:
-        parts = tqdm(num_rows.items(), desc="Drawing splits", unit="split")
+        parts = tqdm(num_rows.items(), desc="Drawing splits", unit="split", leave=False)
         return {split: list(generator(size, **options, seed=_seeds(seed)[split])) for split, size in parts}
 
     return make

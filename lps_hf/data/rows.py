@@ -35,7 +35,9 @@ TASK_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def load_dataset_for(task: str, name_or_path: str, config_name: str | None = None, revision: str | None = None) -> DatasetDict:
+def load_dataset_for(
+    task: str, name_or_path: str, config_name: str | None = None, revision: str | None = None, *, streaming: bool = False
+) -> DatasetDict:
     """Load a data set of rows by Hub id or from a local folder, and check that it has the columns of the task.
 
     Args:
@@ -43,23 +45,25 @@ def load_dataset_for(task: str, name_or_path: str, config_name: str | None = Non
         name_or_path: Hub id or folder.
         config_name: Configuration of the data set, where it has several.
         revision: Branch, tag or commit.
+        streaming: Read rows when they are asked for, and keep none; see `lps_hf.data.streams`.
 
     Returns:
-        `DatasetDict`: Its splits.
+        `DatasetDict`: Its splits; streamed ones are an `IterableDatasetDict`.
 
     Raises:
         ValueError: If there is no such task, or a column is missing: says which there are.
         FileNotFoundError: If there is no such data set.
     """
     check_task(task)
-    splits = load_dataset(name_or_path, config_name, revision=revision)
+    splits = load_dataset(name_or_path, config_name, revision=revision, streaming=streaming)
     for split, rows in splits.items():
-        missing = [column for column in TASK_COLUMNS[task] if column not in rows.column_names]
+        columns = rows.column_names or list(next(iter(rows), {}))  # a stream of text has to be looked into
+        missing = [column for column in TASK_COLUMNS[task] if column not in columns]
         if missing:
             *others, last = TASK_COLUMNS[task]
             raise ValueError(
                 f"dataset {name_or_path!r}, split {split!r}: expected the columns {', '.join(others)} and {last}, got "
-                f"{', '.join(rows.column_names)}; {missing[0]!r} is missing. Rename yours with dataset.rename_column."
+                f"{', '.join(columns)}; {missing[0]!r} is missing. Rename yours with dataset.rename_column."
             )
     return splits
 

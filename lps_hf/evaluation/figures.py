@@ -102,7 +102,16 @@ def quickstart_figure(
     return figure
 
 
-def _draw_graph(axes: "Axes", matrix_axes: Sequence["Axes"], graph: Mapping[str, Any], orders: np.ndarray) -> None:
+def _draw_graph(
+    axes: "Axes",
+    matrix_axes: Sequence["Axes"],
+    graph: Mapping[str, Any],
+    orders: np.ndarray,
+    positions: np.ndarray | None = None,
+    symbols: Sequence[str] | None = None,
+    widths: np.ndarray | float = 1.3,
+) -> None:
+    """The graph, with nodes at given positions or where its distances put them, and its adjacency matrix in some node orders."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
@@ -111,12 +120,18 @@ def _draw_graph(axes: "Axes", matrix_axes: Sequence["Axes"], graph: Mapping[str,
     adjacency = np.zeros((num_nodes, num_nodes), dtype=bool)
     adjacency[edges[0], edges[1]] = True
     # The hue turns once around the drawing, so that neighbours are alike and a shuffled order shows.
-    positions, hues = _layout(adjacency | adjacency.T)
+    if positions is None:
+        positions, hues = _layout(adjacency | adjacency.T)
+    else:
+        offsets = positions - positions.mean(axis=0)
+        hues = np.arctan2(offsets[:, 1], offsets[:, 0]) / (2 * np.pi) % 1
     colors = LinearSegmentedColormap.from_list("wheel", WHEEL + WHEEL[:1])(hues)[:, :3]
 
-    axes.add_collection(LineCollection(positions[edges.T], colors=GREY, linewidths=1.3, alpha=0.6, zorder=1))
-    size = np.clip(3600 / num_nodes, 18, 190)
+    axes.add_collection(LineCollection(positions[edges.T], colors=GREY, linewidths=widths, alpha=0.6, zorder=1))
+    size = np.clip(3600 / num_nodes, 18, 190) * (1 if symbols is None else 1.6)
     axes.scatter(positions[:, 0], positions[:, 1], s=size, c=colors, edgecolors="white", linewidths=1.2, zorder=2, clip_on=False)
+    for (x, y), symbol in zip(positions, symbols or (), strict=False):
+        axes.text(x, y, symbol, fontsize=0.58 * size**0.5, ha="center", va="center", color="white", fontweight="bold", zorder=3)
     axes.margins(0.06)
     axes.set_aspect("equal", adjustable="datalim")
     axes.axis("off")
@@ -151,15 +166,20 @@ def _draw_loss(axes: "Axes", steps: np.ndarray, losses: np.ndarray) -> None:
     _frame(axes, "step", "loss")
 
 
-def _draw_equivariance(axes: "Axes", counts: np.ndarray, errors: np.ndarray, spread: np.ndarray, backbone: float) -> None:
+def _draw_equivariance(
+    axes: "Axes", counts: np.ndarray, errors: np.ndarray, spread: np.ndarray, backbone: float, letter: str = "c"
+) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    _title(axes, "c", "Equivariance error")
+    _title(axes, letter, "Equivariance error")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.axhline(backbone, color=ORANGE, linewidth=2.2)
     guide = errors[0] * np.sqrt(counts[0] / counts)
-    axes.plot(counts, guide, color=GREY, linewidth=1.6, linestyle=(0, (4, 3)), label=r"$1/\sqrt{k}$ guide", zorder=1)
+    if len(counts) > 1:
+        axes.plot(counts, guide, color=GREY, linewidth=1.6, linestyle=(0, (4, 3)), label=r"$1/\sqrt{k}$ guide", zorder=1)
+    else:
+        axes.set_xlim(counts[0] / 2, counts[0] * 2)  # a line across the panel would set its own limits
     # An error bar that reaches zero has no end on a logarithmic axis: cut it at a tenth of the error.
     bars = np.stack([np.minimum(spread, 0.9 * errors), spread])
     axes.errorbar(

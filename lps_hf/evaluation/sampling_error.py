@@ -27,7 +27,7 @@ def outputs_of_draws(model: LPSTaskModel, batch: Mapping[str, Tensor], noise: No
         rows_per_pass: Largest number of inputs times draws in one pass.
 
     Returns:
-        `torch.Tensor` of shape `(draws, inputs, numbers of the output)` float64.
+        `torch.Tensor` of shape `(draws, inputs, *axes of the logits)` float64.
     """
     num_inputs, num_draws = next(iter(noise.values())).shape[:2]
     step = max(1, rows_per_pass // num_inputs)
@@ -38,7 +38,7 @@ def outputs_of_draws(model: LPSTaskModel, batch: Mapping[str, Tensor], noise: No
         repeated = {name: values.repeat_interleave(count, dim=0) for name, values in batch.items()}
         alone = {name: values.flatten(0, 1).unsqueeze(1) for name, values in part.items()}
         logits = model(**repeated, noise=alone).logits
-        outputs.append(logits.reshape(num_inputs, count, -1).transpose(0, 1).double())
+        outputs.append(logits.unflatten(0, (num_inputs, count)).transpose(0, 1).double())
     return torch.cat(outputs)
 
 

@@ -1,5 +1,22 @@
 """Sharing: checkpoints that carry their code, written and uploaded in one piece."""
 
-from .checkpoints import publish, save_checkpoint
+from .checkpoints import save_checkpoint
+from .conversion import Conversion, convert_published
+from .fetching import fetch
+from .model_card import LPSModelCardData, make_model_card
+from .publishing import PublishPlan, publish, publish_folder
+from .verification import Verification, verify
 
-__all__ = ["publish", "save_checkpoint"]
+__all__ = [
+    "Conversion",
+    "LPSModelCardData",
+    "PublishPlan",
+    "Verification",
+    "convert_published",
+    "fetch",
+    "make_model_card",
+    "publish",
+    "publish_folder",
+    "save_checkpoint",
+    "verify",
+]

@@ -105,7 +105,7 @@ class TokenBase(BaseFunction):
         self.projections = nn.ModuleDict(
             {
                 name: make_projection(axes, PROJECTIONS, axes.width(self.dimension), self.backbone.token_size, *geometry)
-                for name, axes in config.input_representations.items()
+                for name, axes in config.base_representations.items()
             }
         )
         width = output.width(self.dimension)
@@ -192,7 +192,7 @@ class NetworkBase(BaseFunction):
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__()
-        backbone_config, self.inputs = config.backbone_config, config.input_representations
+        backbone_config, self.inputs = config.backbone_config, config.base_representations
         assert isinstance(backbone_config, PreTrainedConfig)
         self.backbone = BASE_NETWORKS[backbone_config.model_type](
             backbone_config,

@@ -253,14 +253,15 @@ class PairTransformerBase(BaseNetwork):
     def forward(self, fields: Mapping[str, Tensor], node_mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         num_nodes, count = node_mask.shape[1], self.output.count("n")
         tokens = self.projection(self.pair_channels(fields, node_mask))
-        positions = self.positions.weight.unflatten(0, (self.max_nodes, self.max_nodes))[:num_nodes, :num_nodes]
+        place = torch.arange(num_nodes, device=tokens.device)
+        positions = self.positions(place.unsqueeze(-1) * self.max_nodes + place)
         hidden = self.dropout(tokens + positions).flatten(0, 1).flatten(1, 2)
         pair_mask = (node_mask.unsqueeze(-1) & node_mask.unsqueeze(-2)).flatten(1)
         mask = None
         # Without padding there is nothing to hide; but looking for it would make an accelerator wait.
         can_look = node_mask.device.type == "cpu" and not torch.compiler.is_compiling()
         if not (can_look and bool(node_mask.all())):
-            mask = pair_mask.repeat_interleave(tokens.shape[1], dim=0)[:, None, None]
+            mask = pair_mask.unsqueeze(1).expand(-1, tokens.shape[1], -1).flatten(0, 1)[:, None, None]
         *blocks, last = self.blocks
         for block in blocks:
             hidden = block(hidden, mask)
@@ -287,13 +288,25 @@ class PairTransformerBase(BaseNetwork):
         return torch.cat(parts, dim=-1)
 
 
+class PairLinear(nn.Linear):
+    """A linear layer on [h_i, h_j, e_ij] for all pairs of nodes.
+
+    A linear map of a concatenation is a sum of linear maps: those of the nodes are computed once per node, not per pair.
+    """
+
+    def forward(self, hidden: Tensor, pairs: Tensor) -> Tensor:
+        """Map nodes (..., nodes, hidden) and pairs (..., nodes, nodes, channels) to (..., nodes, nodes, out_features)."""
+        receiver, sender, pair = self.weight.split((hidden.shape[-1], hidden.shape[-1], pairs.shape[-1]), dim=1)
+        mapped = F.linear(pairs, pair, self.bias)
+        return mapped + F.linear(hidden, receiver).unsqueeze(-2) + F.linear(hidden, sender).unsqueeze(-3)
+
+
 class ParticleGNNLayer(nn.Module):
     """One round of messages between all particles: h_i ← MLP(h_i, Σ_{j≠i} MLP(h_i, h_j, e_ij)), with SiLU."""
 
     def __init__(self, hidden_size: int, pair_width: int) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
-        self.message_in = nn.Linear(2 * hidden_size + pair_width, hidden_size)
+        self.message_in = PairLinear(2 * hidden_size + pair_width, hidden_size)
         self.message_out = nn.Linear(hidden_size, hidden_size)
         self.update_in = nn.Linear(2 * hidden_size, hidden_size)
         self.update_out = nn.Linear(hidden_size, hidden_size)
@@ -306,11 +319,7 @@ class ParticleGNNLayer(nn.Module):
             pairs (`torch.Tensor` of shape `(batch, num_samples, nodes, nodes, channels)`): e_ij, receiver first.
             ignored (`torch.Tensor` of shape `(batch, 1, nodes, nodes, 1)`): True where j sends nothing to i.
         """
-        # A linear map of a concatenation is a sum of linear maps: those of the nodes are computed once per node, not per pair.
-        sizes = (self.hidden_size, self.hidden_size, pairs.shape[-1])
-        receiver, sender, pair = self.message_in.weight.split(sizes, dim=1)
-        messages = F.linear(pairs, pair, self.message_in.bias)
-        messages = messages + F.linear(hidden, receiver).unsqueeze(3) + F.linear(hidden, sender).unsqueeze(2)
+        messages = self.message_in(hidden, pairs)
         messages = F.silu(self.message_out(F.silu(messages))).masked_fill(ignored, 0.0).sum(dim=3)
         return self.update_out(F.silu(self.update_in(torch.cat([hidden, messages], dim=-1))))
 

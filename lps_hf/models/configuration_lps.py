@@ -34,7 +34,7 @@ FIELD_AXES = {
 _LIBRARY_KEYS = {
     *("name_or_path", "attn_implementation", "experts_implementation", "torch_dtype", "num_labels", "auto_map"),
     *("model_type", "_commit_hash", "_name_or_path", "output_attentions", "_attn_implementation_autoset"),
-    *("torchscript", "use_return_dict", "gradient_checkpointing", "use_cache"),
+    *("torchscript", "use_return_dict", "gradient_checkpointing", "use_cache", "custom_pipelines"),
 }
 
 # What transformers passes on to `from_dict` while it loads.
@@ -62,6 +62,8 @@ class LPSConfig(PreTrainedConfig):
         output (`str`, *optional*): Axis string of the output. Default: `num_labels` invariant numbers.
         residual (`str`, *optional*): Input field that is added to the output; the base function then predicts the difference, a
             vector where the output is a point. The particle experiments of the paper do so with `"positions"`.
+        node_features_on_diagonal (`bool`): The base function reads node features on the diagonal of the edge tensor, in channels
+            of their own behind those of edges, and nowhere else. The paper does so for PATTERN.
         max_nodes (`int`): Largest number of nodes; it fixes the size of the token projections.
         node_categories (`list[int]`, *optional*): Size of every categorical node feature; they are one-hot encoded inside the
             model. `None`: node features are real numbers (or, where `inputs` is not given either, a constant).
@@ -128,6 +130,7 @@ class LPSConfig(PreTrainedConfig):
     inputs: dict[str, str] | None = None
     output: str | None = None
     residual: str | None = None
+    node_features_on_diagonal: bool = False
     max_nodes: int = 64
     node_categories: list[int] | None = None
     edge_categories: list[int] | None = None
@@ -223,6 +226,7 @@ class LPSConfig(PreTrainedConfig):
         values = super().to_dict()
         if self._auto_class is None:
             values.pop("auto_map", None)
+        values.pop("custom_pipelines", None)  # whoever saves the code of a pipeline writes it
         return values
 
     def validate_lps(self) -> None:
@@ -289,6 +293,11 @@ class LPSConfig(PreTrainedConfig):
         self._check_encoded_channels("node_features", self.node_categories, extra=0)
         self._check_encoded_channels("edge_features", self.edge_categories, extra=1)
         self._check_group_inputs(group)
+        if self.node_features_on_diagonal and not {"node_features", "edge_features"} <= set(self.inputs):
+            raise ValueError(
+                "node_features_on_diagonal: expected the inputs 'node_features' and 'edge_features', got only "
+                f"{', '.join(self.inputs)}. Add the missing one, or leave it False."
+            )
 
     def _check_output(self, group: Group) -> None:
         output = self.output_representation
@@ -391,6 +400,15 @@ class LPSConfig(PreTrainedConfig):
     def input_representations(self) -> dict[str, Representation]:
         """The parsed axis string of each input field."""
         return {name: Representation.parse(text) for name, text in self.inputs.items()}
+
+    @property
+    def base_representations(self) -> dict[str, Representation]:
+        """The fields that the base function reads: the inputs, or with `node_features_on_diagonal` one field for both."""
+        fields = self.input_representations
+        if self.node_features_on_diagonal:
+            nodes = fields.pop("node_features").num_channels
+            fields["edge_features"] = Representation(("n", "n", fields["edge_features"].num_channels + nodes))
+        return fields
 
     @property
     def output_representation(self) -> Representation:

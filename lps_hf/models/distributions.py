@@ -5,7 +5,6 @@ equivariant projection of scores onto the group. So q(g·x, g·ε) = g·q(x, ε)
 follows (section 2 of arXiv 2306.02866).
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -258,8 +257,11 @@ class EquivariantDistribution(nn.Module):
             yield from self(batch, noise or self.draw_noise(batch, 1, generator)).split(chunk_size)
             return
         check_whole_groups("num_samples", num_samples, self.sampler_group_size)
+        if chunk_size is None:  # no loop, which would fix the number of samples of an exported program
+            yield self(batch, noise or self.draw_noise(batch, num_samples, generator))
+            return
         size = self.sampler_group_size
-        step = num_samples if chunk_size is None else max(size, chunk_size // size * size)
+        step = max(size, chunk_size // size * size)
         for start in range(0, num_samples, step):
             count = min(step, num_samples - start)
             if noise is None:
@@ -304,11 +306,11 @@ class EquivariantDistribution(nn.Module):
 
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
         scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
-        options = {"ties": noise["S_n"]} if isinstance(self.interface, VectorInterface) and "S_n" in noise else {}
+        options: dict[str, Any] = {"ties": noise["S_n"]} if isinstance(self.interface, VectorInterface) and "S_n" in noise else {}
         interface, dtype = self.interface, next(self.interface.parameters()).dtype
         if self.kind == "canonical" and not torch.is_grad_enabled():
             # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties.
-            interface = copy.deepcopy(interface).double()
+            options["dtype"] = torch.float64
         raw = interface.scores(batch, scaled, **options)
         parts: list[Element] = []
         entropy = prior_loss = None

@@ -1,7 +1,6 @@
 """The registry of groups by name, and their products."""
 
 import re
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ class ProductGroup(Group[ProductElement]):
     def __init__(self, *factors: Group) -> None:
         self._factors = factors
         self.name = " x ".join(factor.name for factor in factors)
-        self.letters = frozenset[str]().union(*(factor.letters for factor in factors))
+        self.letters = frozenset(letter for factor in factors for letter in factor.letters)
         self.dimension = next((factor.dimension for factor in factors if factor.dimension), None)
         self.default_temperature = max(factor.default_temperature for factor in factors)
         self.has_translations = any(factor.has_translations for factor in factors)
@@ -91,9 +90,9 @@ class ProductGroup(Group[ProductElement]):
             )
         pairs = zip(self.factors, tensors, strict=True)
         elements = ProductElement(tuple(factor.from_tensors(part, node_mask) for factor, part in pairs))
-        counts = {part.num_samples for part in elements.factors}
-        if len(counts) > 1:
-            raise ValueError(f"group_elements: expected the same number of samples of every factor, got {sorted(counts)}.")
+        counts = [part.num_samples for part in elements.factors]
+        if any(count != counts[0] for count in counts):
+            raise ValueError(f"group_elements: expected the same number of samples of every factor, got {sorted(set(counts))}.")
         return elements
 
     def transform(self, elements: ProductElement, field: FieldType, representation: Representation, invert: bool) -> FieldType:
@@ -129,10 +128,15 @@ def get_group(name: str) -> Group:
     """
     if not isinstance(name, str):
         raise TypeError(f"group: expected a str such as 'S_n', got {type(name).__name__} {name!r}.")
-    return _parse_group(name)
+    # A table and not lru_cache, of which torch.compile warns.
+    if name not in _PARSED:
+        _PARSED[name] = _parse_group(name)
+    return _PARSED[name]
 
 
-@lru_cache
+_PARSED: dict[str, Group] = {}
+
+
 def _parse_group(name: str) -> Group:
     factors = [_simple_group(part.strip(), name) for part in re.split(r"\s[x×]\s", name)]
     return factors[0] if len(factors) == 1 else ProductGroup(*factors)

@@ -62,10 +62,10 @@ class ImageInterface(nn.Module):
         reduced = self._reduce(image)
         if not self.group.permutes_pixels:
             reduced = reduced * _disc(reduced)
-        elements = self.group.enumerate(image.new_zeros(len(image), 0))
+        elements = self.group.enumerate(image.new_zeros(image.shape[0], 0))
         copies = self.group.act_inverse(elements, reduced.unsqueeze(1), Representation((self.channels, "h", "w")))
         hidden = self.layers(copies.flatten(0, 1)).mean(dim=(-1, -2))
-        return self.head(self.dropout(hidden)).view(len(image), self.group.order)
+        return self.head(self.dropout(hidden)).view(image.shape[0], self.group.order)
 
     def _reduce(self, image: Tensor) -> Tensor:
         """Average pixels, (batch, channels, height, width), to at most `resolution` a side; commutes with the exact elements."""

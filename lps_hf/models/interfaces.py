@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from .group import Group
 from .image_interface import ImageInterface
@@ -30,9 +31,20 @@ class Interface(Protocol):
         """
         ...
 
-    def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
-        """Scores of every factor of the group by its name, `(batch, num_samples, *axes)`; one sample without noise."""
+    def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Scores of every factor of the group by its name, `(batch, num_samples, *axes)`; one sample without noise.
+
+        `dtype` is what they are computed in; by default the network's own.
+        """
         ...
+
+
+def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
+    """Call a network with its weights in another precision, and leave it as it is; `None` for its own."""
+    if dtype is None:
+        return network(*args)
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    return functional_call(network, {name: tensor.to(dtype) for name, tensor in tensors if tensor.is_floating_point()}, args)
 
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
@@ -87,15 +99,15 @@ class GraphInterface(GINInterface):
         mask, channels = batch.node_mask, self.noise_axes.num_channels
         return sampler.uniform((mask.shape[0], num_samples, mask.shape[1], channels), generator, mask.device, torch.float32)
 
-    def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
+    def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
-        dtype = self.head.weight.dtype
-        parts = [dense_field(batch, name).to(dtype) for name in self.names]
-        features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(dtype)
+        precision = dtype or self.head.weight.dtype
+        parts = [dense_field(batch, name).to(precision) for name in self.names]
+        features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(precision)
         features = features.unsqueeze(1)
         if noise is not None:
-            features = features + noise.to(dtype)
-        return {"S_n": self(features, batch.edge_index, batch.edge_mask, batch.node_mask)}
+            features = features + noise.to(precision)
+        return {"S_n": call_in(dtype, self, features, batch.edge_index, batch.edge_mask, batch.node_mask)}
 
 
 class VectorInterface(VectorNeuronInterface):
@@ -127,9 +139,11 @@ class VectorInterface(VectorNeuronInterface):
         shape = (mask.shape[0], num_samples, *nodes, self.dimension, self.noise_axes.num_channels)
         return sampler.normal(shape, generator, mask.device, torch.float32)
 
-    def scores(self, batch: Batch, noise: Tensor | None, ties: Tensor | None = None) -> dict[str, Tensor]:
+    def scores(
+        self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None, ties: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Score nodes, (batch, num_samples, nodes), and give d vectors as columns, (batch, num_samples, d, d)."""
-        dtype = next(self.parameters()).dtype
+        precision = dtype or next(self.parameters()).dtype
         has_nodes = bool(self.noise_axes.count("n"))
         mask = batch.node_mask if has_nodes else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
         middle = centroid(batch, self.inputs)[:, None, :, None] if self.centres else 0.0
@@ -138,12 +152,12 @@ class VectorInterface(VectorNeuronInterface):
             vectors = vector_channels(batch.fields[name], axes)
             vectors = vectors - middle if axes.count("p") else vectors
             columns.append(vectors.expand(-1, mask.shape[1], -1, -1))
-        stacked = torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(dtype).unsqueeze(1)
+        stacked = torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(precision).unsqueeze(1)
         if noise is not None:
-            stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(dtype)
+            stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(precision)
         if ties is not None:  # each sample breaks ties in its own way
             stacked = stacked.expand(-1, ties.shape[1], -1, -1, -1)
-        nodes, frame = self(stacked, mask, ties)
+        nodes, frame = call_in(dtype, self, stacked, mask, ties)
         found = {"n": nodes, "v": frame}
         return {name: found[letter] for letter, name in self.score_names.items()}
 
@@ -161,11 +175,12 @@ class PlaneInterface(ImageInterface):
         assert isinstance(group, PlaneGroup)
         super().__init__(group, axes.num_channels, **options)
 
-    def scores(self, batch: Batch, noise: Tensor | None) -> dict[str, Tensor]:
+    def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the group's elements, (batch, 1, group order)."""
         image = dense_field(batch, self.input_name)
         image = image if image.dim() == 4 else image.unsqueeze(1)
-        return {self.group.name: self(image.to(next(self.parameters()).dtype)).unsqueeze(1)}
+        image = image.to(dtype or next(self.parameters()).dtype)
+        return {self.group.name: call_in(dtype, self, image).unsqueeze(1)}
 
 
 def interface_class(group: Group) -> type:

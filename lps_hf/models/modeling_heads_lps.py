@@ -36,6 +36,8 @@ class LPSTaskOutput(ModelOutput):
         group_elements (`torch.Tensor` or tuple): See `LPSModelOutput`.
         hidden_states (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
         attentions (`tuple(torch.FloatTensor)`): See `LPSModelOutput`.
+        samples (`torch.FloatTensor` of shape `(batch, num_samples, *logits)`): What `logits` are the mean of, with
+            `output_samples=True`; see `LPSModelOutput`.
     """
 
     loss: Tensor | None = None
@@ -47,6 +49,7 @@ class LPSTaskOutput(ModelOutput):
     group_elements: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    samples: Tensor | None = None
 
 
 def shows_inputs(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,17 +127,19 @@ class LPSTaskModel(LPSPreTrainedModel):
 
     def _task_output(self, outputs: LPSModelOutput, labels: Tensor | None, inputs: dict[str, Any]) -> LPSTaskOutput:
         assert outputs.output is not None
-        logits, samples = self.read(outputs.output, inputs), outputs.samples
+        logits = self.read(outputs.output, inputs)
         standard_error = None if outputs.standard_error is None else self.read(outputs.standard_error, inputs)
-        loss = None
-        if labels is not None and samples is None:
-            loss = self.task_loss(logits, labels, inputs)
-        elif labels is not None and samples is not None:
+        loss = samples = None
+        if outputs.samples is not None:
             # Every sample of an input as an input of its own, which also gives the mean of their losses.
-            count = samples.shape[1]
+            count = outputs.samples.shape[1]
             rows = {key: inputs[key].repeat_interleave(count, dim=0) for key in self.loss_inputs if inputs.get(key) is not None}
-            each = self.read(samples.flatten(0, 1), rows)
+            each = self.read(outputs.samples.flatten(0, 1), rows)
+            samples = each.unflatten(0, (-1, count)) if inputs.get("output_samples") else None
+        if labels is not None and self.lps.keeps_samples:
             loss = self.task_loss(each, labels.repeat_interleave(count, dim=0), rows)
+        elif labels is not None:
+            loss = self.task_loss(logits, labels, inputs)
         regularisers = (
             (self.config.entropy_loss_coef, outputs.entropy_loss),
             (self.config.prior_loss_coef, outputs.prior_loss),
@@ -152,6 +157,7 @@ class LPSTaskModel(LPSPreTrainedModel):
             group_elements=outputs.group_elements,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            samples=samples,
         )
 
 
@@ -179,6 +185,7 @@ class LPSForGraphClassification(LPSTaskModel):
         result = super()._task_output(outputs, labels, inputs)
         result.logits = mean + std * output
         result.standard_error = None if result.standard_error is None else std * result.standard_error
+        result.samples = None if result.samples is None else mean + std * result.samples
         return result
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:

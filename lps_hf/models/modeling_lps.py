@@ -20,7 +20,7 @@ from .distributions import EquivariantDistribution, Noise
 from .groups import get_group
 from .interface_networks import GINInterface
 from .projections import PaddedAxis, PairProjection, PatchProjection
-from .representations import Batch, Field
+from .representations import Batch, EdgeField, Field
 from .symmetrization import Estimate, average_over_group, average_to_tolerance, mask_nodes
 
 # At evaluation. A ViT-tiny on 16 rows stays in the caches of a CPU, and takes three quarters of the time per row.
@@ -37,8 +37,9 @@ class LPSModelOutput(ModelOutput):
         standard_error (`torch.FloatTensor` of the same shape): Of the estimate; `None` for one sample.
         entropy_loss (`torch.FloatTensor` of shape `()`): Entropy of the soft permutations, unweighted; `None` without gradient.
         prior_loss (`torch.FloatTensor` of shape `()`): -log p(identity|x), for learned distributions of finite groups.
-        samples (`torch.FloatTensor` of shape `(batch, num_samples, *axes)`): What `output` is the mean of; only in training with
-            `config.sample_loss="mean_of_losses"`.
+        samples (`torch.FloatTensor` of shape `(batch, num_samples, *axes)`): What `output` is the mean of, or the weighted mean
+            where an average is exact; with `output_samples=True`, and in training with `config.sample_loss="mean_of_losses"`.
+            With `num_samples="auto"` NaN behind the samples of each input.
         num_samples (`torch.LongTensor` of shape `(batch,)`): Samples drawn for each input, where `num_samples="auto"`.
         group_elements (`torch.Tensor` or tuple): The elements g drawn: for S_n permutations (batch, num_samples, nodes) int64,
             rank to node; for O(d) and SO(d) matrices (batch, num_samples, d, d); for E(d) and SE(d) a pair of matrices and
@@ -135,6 +136,10 @@ class LPSPreTrainedModel(PreTrainedModel):
             ValueError: If weights are missing or left over: names them.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                # transformers makes floating point numbers of all that is kept in single precision, counters too.
+                module.num_batches_tracked = module.num_batches_tracked.long()
         # A learned checkpoint may be loaded with another distribution, which has no network to take its weights.
         drops_interface = "distribution" in kwargs and model.config.distribution not in LEARNED
         judged_by_caller = output_loading_info or kwargs.get("ignore_mismatched_sizes")
@@ -167,6 +172,23 @@ class LPSPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, BaseFunction):
                 yield from module.backbone.parameters()
+
+    def new_module_names(self) -> list[str]:
+        """The names of the modules that did not come with the backbone: what PEFT calls `modules_to_save`.
+
+        With adapters on the backbone these are trained as a whole, and saved with the adapters.
+        """
+        pretrained = {id(parameter) for parameter in self.backbone_parameters()}
+
+        def new_below(module: nn.Module, name: str) -> Iterator[str]:
+            parameters = {id(parameter) for parameter in module.parameters()}
+            if parameters and not parameters & pretrained and not isinstance(module, nn.ModuleDict | nn.ModuleList):
+                yield name
+            elif not parameters <= pretrained:
+                for child, below in module.named_children():
+                    yield from new_below(below, f"{name}.{child}".removeprefix("."))
+
+        return list(new_below(self, ""))
 
     def freeze_backbone(self) -> None:
         """Train the new parts only: the backbone gets no gradient, and its batch statistics and dropout stay off."""
@@ -298,6 +320,7 @@ class LPSModel(LPSPreTrainedModel):
         generator: torch.Generator | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_samples: bool = False,
     ) -> LPSModelOutput:
         """Estimate φ(x) from `num_samples` draws of p(g|x).
 
@@ -323,6 +346,7 @@ class LPSModel(LPSPreTrainedModel):
             generator: Random source of the noise, on the batch's device.
             output_attentions: Return the backbone's attentions.
             output_hidden_states: Return the backbone's hidden states.
+            output_samples: Return what was averaged, too.
 
         Returns:
             `LPSModelOutput`.
@@ -355,7 +379,7 @@ class LPSModel(LPSPreTrainedModel):
 
         def base_of(part: Batch) -> Callable[[dict[str, Field]], Tensor]:
             def base(fields: dict[str, Field]) -> Tensor:
-                result, backbone = self.base(fields, part.node_mask, **flags)
+                result, backbone = self.base(self._base_fields(fields, part), part.node_mask, **flags)
                 backbone_output.update(backbone)
                 return result
 
@@ -363,13 +387,14 @@ class LPSModel(LPSPreTrainedModel):
 
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
+        keeps_samples = self.keeps_samples or output_samples
         if num_samples == "auto":
             if self.training or noise is not None or group_elements is not None or returns_states:
                 raise ValueError(
                     "num_samples: expected a number in training, and with noise, group_elements, output_hidden_states or "
                     "output_attentions, got 'auto'. Call eval() and leave them out, or give a number."
                 )
-            estimate, sample = self._estimate_to_tolerance(base_of, batch, tolerance, generator), None
+            estimate, sample = self._estimate_to_tolerance(base_of, batch, tolerance, generator, output_samples), None
         else:
             if num_samples is not None:
                 check_num_samples("num_samples", num_samples)
@@ -385,8 +410,9 @@ class LPSModel(LPSPreTrainedModel):
                 inner_output(self.config),
                 batch.node_mask,
                 1 if group_elements is not None else self.distribution.sampler_group_size,
+                keeps_samples,
             )
-        output, samples = estimate.mean, estimate.samples if self.keeps_samples else None
+        output, samples = estimate.mean, estimate.samples if keeps_samples else None
         if self.config.residual is not None:
             field, axes = batch.fields[self.config.residual], self.config.input_representations[self.config.residual]
             residual = mask_nodes(field, axes, batch.node_mask)
@@ -409,6 +435,17 @@ class LPSModel(LPSPreTrainedModel):
         """Whether the output of every sample is handed on: the loss of a head may be about each of them."""
         return self.training and self.config.sample_loss == "mean_of_losses"
 
+    def _base_fields(self, fields: dict[str, Field], batch: Batch) -> dict[str, Field]:
+        """The fields as `config.base_representations` names them; `fields` have been acted on, those of `batch` have not."""
+        if not self.config.node_features_on_diagonal:
+            return fields
+        edges, nodes = fields["edge_features"], batch.fields["node_features"]
+        assert isinstance(edges, EdgeField)
+        assert isinstance(nodes, Tensor)
+        first = self.config.input_representations["edge_features"].num_channels
+        others = {name: field for name, field in fields.items() if name != "node_features"}
+        return {**others, "edge_features": edges.with_diagonal(nodes, first)}
+
     def _samples_per_pass(self, batch: Batch) -> int:
         if self.config.samples_per_pass is not None:
             return self.config.samples_per_pass
@@ -416,14 +453,14 @@ class LPSModel(LPSPreTrainedModel):
         return max(1, CPU_ROWS_PER_PASS // len(batch.node_mask)) if on_cpu else SAMPLES_PER_PASS
 
     def _estimate_to_tolerance(
-        self, base_of: Any, batch: Batch, tolerance: float | None, generator: torch.Generator | None
+        self, base_of: Any, batch: Batch, tolerance: float | None, generator: torch.Generator | None, output_samples: bool
     ) -> Estimate:
         tolerance = self.config.tolerance if tolerance is None else tolerance
         check_tolerance(tolerance)
         if self.config.distribution in ("none", "exact"):  # no error bar to wait for
             draws = self.distribution.draws(batch, 1, chunk_size=self._samples_per_pass(batch))
             arguments = batch.fields, self.config.input_representations, inner_output(self.config), batch.node_mask
-            return average_over_group(base_of(batch), self.group, draws, *arguments)[0]
+            return average_over_group(base_of(batch), self.group, draws, *arguments, keeps_samples=output_samples)[0]
         return average_to_tolerance(
             base_of,
             self.distribution,
@@ -435,4 +472,5 @@ class LPSModel(LPSPreTrainedModel):
             self.config.samples_per_pass or SAMPLES_PER_PASS,
             self.link,
             generator,
+            output_samples,
         )

@@ -31,6 +31,9 @@ def sort_nodes(scores: Tensor, node_mask: Tensor) -> Tensor:
         `torch.Tensor` of shape `(batch, num_samples, nodes)`: The node of each rank. Padding keeps the last ranks, in order.
     """
     masked = scores.detach().masked_fill(~node_mask.unsqueeze(1), -torch.inf)
+    if torch.compiler.is_exporting():
+        # ONNX has no stable sort, but its top k, which takes the lower number among equals: padding stays in order there, too.
+        return masked.topk(masked.shape[-1]).indices
     return masked.sort(dim=-1, descending=True, stable=True).indices
 
 

@@ -179,7 +179,9 @@ class PlaneGroup(Group[FiniteElement]):
         row_step = torch.where(step, sin + width * cos, float(width))
         middle = (width * (height - 1) + width - 1) / 2
         place = (middle + column_step * x + row_step * y).long()
-        permuted = torch.take_along_dim(images.flatten(-2), place.flatten(-2).unsqueeze(2), dim=-1).unflatten(-1, (height, width))
+        # Not take_along_dim, which would fix the sizes of an exported program.
+        pixels, places = torch.broadcast_tensors(images.flatten(-2), place.flatten(-2).unsqueeze(2))
+        permuted = pixels.gather(-1, places).unflatten(-1, (height, width))
         if self.permutes_pixels:
             return permuted
         # Written out: affine_grid multiplies matrices, in bfloat16 under autocast.

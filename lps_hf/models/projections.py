@@ -176,6 +176,12 @@ class PaddedAxis(nn.Module):
 
 def resize_axis(tensor: Tensor, dim: int, size: int) -> Tensor:
     """Crop an axis, or fill it up with zeros."""
+    if torch.compiler.is_exporting():
+        # Without a question about the length, which the exported program would keep the answer to.
+        place = torch.arange(size, device=tensor.device)
+        shape = [-1 if axis == dim % tensor.dim() else 1 for axis in range(tensor.dim())]
+        missing = (place >= tensor.shape[dim]).view(shape)
+        return tensor.index_select(dim, place.clamp(max=tensor.shape[dim] - 1)).masked_fill(missing, 0.0)
     missing = size - tensor.shape[dim]
     if missing <= 0:
         return tensor.narrow(dim, 0, size)
@@ -340,7 +346,8 @@ def _entries(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _image_product(place: Tensor, values: Tensor, shape: tuple[int, int], dense: Tensor) -> Tensor:
     """The product of a matrix of given shape, by entries at flat places, which add up, with a dense one."""
-    if shape[0] * shape[1] <= DENSE_SIZE_PER_ENTRY * len(place):
+    # An exported program has to fit any sizes.
+    if not torch.compiler.is_exporting() and shape[0] * shape[1] <= DENSE_SIZE_PER_ENTRY * len(place):
         return values.new_zeros(shape[0] * shape[1]).index_add(0, place, values).view(shape) @ dense
     return SparseMatrix(place // shape[1], place % shape[1], values, shape).product(dense)
 

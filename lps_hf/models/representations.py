@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .elements import Permutation
 
@@ -123,6 +124,29 @@ class EdgeField:
         if self.channels is not None:
             return self.channels
         return torch.arange(self.features.shape[-1], device=self.features.device).expand(self.features.shape)
+
+    def with_diagonal(self, nodes: Tensor, first_channel: int) -> "EdgeField":
+        """Put features of nodes on the diagonal, seen through the same permutation.
+
+        Args:
+            nodes (`torch.Tensor` of shape `(batch, nodes, channels)`): Zero on padding.
+            first_channel: The channel of the edge tensor that holds the first of them.
+
+        Returns:
+            `EdgeField`: With an entry list that is longer by the nodes.
+        """
+        batch, num_nodes, width = nodes.shape
+        places = torch.arange(num_nodes, device=nodes.device).expand(batch, 2, num_nodes)
+        channels = torch.arange(first_channel, first_channel + width, device=nodes.device).expand(nodes.shape)
+        entries = max(width, self.features.shape[2])
+        features = [F.pad(part, (0, entries - part.shape[2])) for part in (self.features, nodes)]
+        numbers = [F.pad(part, (0, entries - part.shape[2])) for part in (self.entry_channels, channels)]
+        return replace(
+            self,
+            index=torch.cat([self.index, places], dim=2),
+            features=torch.cat(features, dim=1),
+            channels=torch.cat(numbers, dim=1),
+        )
 
 
 Field = Tensor | EdgeField

@@ -140,6 +140,7 @@ def average_over_group(
     output: Representation,
     node_mask: Tensor,
     group_size: int = 1,
+    keeps_samples: bool = False,
 ) -> tuple[Estimate, DistributionSample]:
     """Symmetrize a base function over draws of p(g|x), which may come in parts, so that memory does not grow with their number.
 
@@ -152,17 +153,24 @@ def average_over_group(
         output: Representation of what `base` returns.
         node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
         group_size: Number of draws that depend on each other.
+        keeps_samples: Return what was averaged, also of draws in parts, at the cost of its memory.
 
     Returns:
         `Estimate` of shape `(batch, *axes of output)`, and all draws as one.
     """
-    running, parts = RunningEstimate(group_size), []
+    running, parts, kept = RunningEstimate(group_size), [], []
     for draw in draws:
         samples = sample_outputs(base, group, draw.elements, fields, inputs, output, node_mask)
         running.add(samples, draw.weights)
         parts.append(draw)
+        if keeps_samples:
+            kept.append(samples)
     result = running.result()
-    return (result._replace(samples=samples) if len(parts) == 1 else result), DistributionSample.join(parts)
+    if len(parts) == 1:
+        result = result._replace(samples=samples)
+    elif keeps_samples:
+        result = result._replace(samples=torch.cat(kept, dim=1))
+    return result, DistributionSample.join(parts)
 
 
 def average_to_tolerance(
@@ -176,6 +184,7 @@ def average_to_tolerance(
     chunk_size: int,
     link: str = "identity",
     generator: torch.Generator | None = None,
+    keeps_samples: bool = False,
 ) -> Estimate:
     """Draw until the error bar of each input is small enough; inputs that have got there are not computed any further.
 
@@ -190,6 +199,7 @@ def average_to_tolerance(
         chunk_size: Draws at once after that.
         link: What the tolerance is about: the output itself (`"identity"`), or its `"sigmoid"` or `"softmax"`, to first order.
         generator: Random source of the noise.
+        keeps_samples: Return what was averaged, NaN behind the samples of inputs that had enough of them earlier.
 
     Returns:
         `Estimate` with `num_samples` of each input.
@@ -198,6 +208,7 @@ def average_to_tolerance(
     active = torch.arange(len(batch.node_mask), device=batch.node_mask.device)
     kept: Tensor | None = None
     result: Estimate | None = None
+    all_samples: list[Tensor] = []
     while len(active):
         part = batch if len(active) == len(batch.node_mask) else batch.select(active)
         done = 0 if kept is None else kept.shape[1]
@@ -207,6 +218,9 @@ def average_to_tolerance(
         arguments = part.fields, distribution.inputs, output, part.node_mask
         samples = sample_outputs(base_of(part), distribution.group, elements, *arguments)
         kept = samples if kept is None else torch.cat([kept, samples], dim=1)
+        if keeps_samples:
+            missing = samples.new_full((len(batch.node_mask), *samples.shape[1:]), torch.nan)
+            all_samples.append(missing.index_copy(0, active, samples))
         here = estimate(kept, group_size)
         error = here.standard_error if here.standard_error is not None else torch.full_like(here.mean, torch.inf)
         count = torch.full_like(active, kept.shape[1])
@@ -223,32 +237,49 @@ def average_to_tolerance(
         unsure &= kept.shape[1] + group_size <= max_samples
         active, kept = active[unsure], kept[unsure]
     assert result is not None
-    return result
+    return result._replace(samples=torch.cat(all_samples, dim=1)) if all_samples else result
 
 
-def largest_error(samples: Tensor, link: str, group_size: int = 1) -> Tensor:
-    """The largest standard error among the entries of link(mean), to first order (the delta method), shape `(batch,)`.
-
-    Args:
-        samples (`torch.Tensor` of shape `(batch, num_samples, *axes)`): A softmax is over the last axis.
-        link: One of `LINKS`.
-        group_size: Number of draws that depend on each other.
-
-    Returns:
-        `torch.Tensor` of shape `(batch,)`; infinite for one group of draws.
+def apply_link(mean: Tensor, link: str) -> Tensor:
+    """What an averaged output means: itself (`"identity"`), its `"sigmoid"`, or its `"softmax"` over the last axis.
 
     Raises:
         ValueError: If there is no such link.
     """
     if link not in LINKS:
         raise ValueError(f"link: expected one of {', '.join(map(repr, LINKS))}, got {link!r}.")
+    return mean if link == "identity" else mean.sigmoid() if link == "sigmoid" else mean.softmax(dim=-1)
+
+
+def link_errors(samples: Tensor, link: str, group_size: int = 1) -> Tensor:
+    """The standard error of every entry of link(mean), to first order (the delta method).
+
+    It is that of the samples put through the derivative of the link at their mean, so that what the classes of one sample have
+    to do with each other counts.
+
+    Args:
+        samples (`torch.Tensor` of shape `(batch, num_samples, *axes)`): A softmax is over the last axis.
+        link: See `apply_link`.
+        group_size: Number of draws that depend on each other.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, *axes)`; infinite for one group of draws.
+
+    Raises:
+        ValueError: If there is no such link.
+    """
     groups = samples.unflatten(1, (-1, min(group_size, samples.shape[1]))).mean(dim=2)
-    if groups.shape[1] < 2:
-        return samples.new_full((len(samples),), torch.inf)
     mean = samples.mean(dim=1, keepdim=True)
+    probability = apply_link(mean, link)
+    if groups.shape[1] < 2:
+        return torch.full_like(probability.squeeze(1), torch.inf)
     if link == "sigmoid":
-        groups = groups * (mean.sigmoid() * (-mean).sigmoid())
+        groups = groups * (probability * (-mean).sigmoid())
     elif link == "softmax":
-        probability = mean.softmax(dim=-1)
         groups = probability * (groups - (probability * groups).sum(dim=-1, keepdim=True))
-    return (groups.std(dim=1) / groups.shape[1] ** 0.5).flatten(1).amax(dim=1)
+    return groups.std(dim=1) / groups.shape[1] ** 0.5
+
+
+def largest_error(samples: Tensor, link: str, group_size: int = 1) -> Tensor:
+    """The largest standard error among the entries of link(mean), shape `(batch,)`; see `link_errors`."""
+    return link_errors(samples, link, group_size).flatten(1).amax(dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .interface_networks import MaskedBatchNorm
-from .permutations import inverse, sort_nodes
+from .permutations import gather_rows, inverse, sort_nodes
 
 NEGATIVE_SLOPE = 0.2
 EPSILON = 1e-6  # added to lengths and squared lengths before dividing by them; trained weights depend on it
@@ -131,7 +131,10 @@ class VectorEdgeConvolution(nn.Module):
         with torch.no_grad():
             points = vectors.flatten(3)
             # Not by matrix products: they lose the distances between nodes that are far from the origin.
-            distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+            if torch.compiler.is_exporting():  # ONNX knows no distances
+                distance = (points.unsqueeze(-2) - points.unsqueeze(-3)).square().sum(dim=-1).sqrt()
+            else:
+                distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
             place = torch.arange(nodes, device=mask.device)
             nearness = prefer_first(-distance, place / size, mask[:, None, None], dim=-1)
             neighbors = nearness.topk(min(self.num_neighbors, nodes), dim=-1).indices
@@ -268,14 +271,15 @@ class VectorNeuronInterface(nn.Module):
         # where padding stood cannot depend on the stored order.
         order = sort_nodes(vectors.new_zeros(vectors.shape[:3]) if ties is None else ties, node_mask)
         mask = torch.arange(vectors.shape[2], device=node_mask.device) < node_mask.sum(dim=1, keepdim=True)
-        hidden = torch.take_along_dim(vectors, order[..., None, None], dim=2).masked_fill(~mask[:, None, :, None, None], 0.0)
+        hidden = gather_rows(vectors.flatten(3), order).unflatten(3, vectors.shape[3:])
+        hidden = hidden.masked_fill(~mask[:, None, :, None, None], 0.0)
         features = []
         for convolution in self.convolutions:
             hidden = convolution(hidden, mask)
             features.append(hidden)
         scores = frame = None
         if self.score_head is not None:
-            scores = torch.take_along_dim(self.score_head(torch.cat(features, dim=-1), mask), inverse(order), dim=-1)
+            scores = self.score_head(torch.cat(features, dim=-1), mask).gather(-1, inverse(order))
         if self.frame_head is not None:
             frame = self.frame_head(features[0], mask)
         return scores, frame

@@ -20,7 +20,7 @@ from lps_hf.data.collator import DataCollatorForGraphs
 
 from .arguments import LPSTrainingArguments
 from .task_arguments import DataArguments, ModelArguments, parse_arguments
-from .tasks import make_results, prepare_task, run_and_report, save_run
+from .tasks import make_results, measure_sampling, prepare_task, run_and_report, save_run
 from .trainer import set_backbone_learning_rate
 
 
@@ -47,6 +47,8 @@ def run_with_accelerate(task_name: str, arguments: Sequence[str] | None = None) 
             "eval_strategy, load_best_model_at_end, save_strategy: this script evaluates once, at the end, and saves every so "
             f"many steps; got {', '.join(map(str, given))}. Use the script without _no_trainer."
         )
+    if data_arguments.streaming:
+        raise ValueError("streaming: this script goes through whole epochs. Use the script without _no_trainer.")
     run = partial(_train, accelerator, task_name, model_arguments, data_arguments, training_arguments)
     run_and_report(run, data_arguments, training_arguments, accelerator.is_main_process)
 
@@ -134,7 +136,8 @@ def _train(
     progress.close()
 
     metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
-    results = make_results(task, metrics, losses, step, arguments.seed)
+    report = measure_sampling(task, data_arguments.report_rows if accelerator.is_main_process else 0, arguments)
+    results = make_results(task, metrics, losses, step, arguments, report)
     if accelerator.is_main_process:
         save_run(task, accelerator.unwrap_model(model), arguments, results)
     return results

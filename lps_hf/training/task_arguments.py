@@ -35,6 +35,13 @@ class ModelArguments:
     backbone_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the backbone."})
     from_scratch: bool = field(default=False, metadata={"help": "Give the backbone random weights instead of pretrained ones."})
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the new parts only."})
+    max_nodes: int | None = field(default=None, metadata={"help": "Size of the largest graph; default: that in the data."})
+    node_categories: list[int] | None = field(
+        default=None, metadata={"help": "Size of each category of nodes; default: by the data."}
+    )
+    edge_categories: list[int] | None = field(
+        default=None, metadata={"help": "Size of each category of edges; default: by the data."}
+    )
     group: str | None = field(default=None, metadata={"help": "Symmetry group; default: the task's own, as S_n for graphs."})
     distribution: str = field(default="learned", metadata={"help": "learned, canonical, frame, haar, exact or none."})
     num_samples: int = field(default=1, metadata={"help": "Group elements per input in training."})
@@ -75,6 +82,18 @@ class DataArguments:
     num_folds: int = field(default=10, metadata={"help": "Number of folds."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows, drawn by the seed."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many rows of each split."})
+    report_rows: int = field(
+        default=64,
+        metadata={"help": "Measure metric and equivariance error against the number of samples on so many test rows; 0: do not."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read training rows while training, without a copy of the data set; needs --max_steps. Sizes of the model "
+            "that are not given are read off the first rows."
+        },
+    )
+    num_first_rows: int = field(default=1000, metadata={"help": "With --streaming, how many training rows to read beforehand."})
     compare_with_scratch: bool = field(
         default=False, metadata={"help": "Train a second model with a random backbone on the same budget, and print both."}
     )
@@ -116,7 +135,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     given = [name for name in MODEL_FLAGS if getattr(model_arguments, name) is not None]
     if len(given) != 1:
         raise ValueError(f"{', '.join(MODEL_FLAGS)}: expected exactly one of them, got {', '.join(given) or 'none'}.")
-    for name in ("max_train_samples", "max_eval_samples"):
+    for name in ("max_train_samples", "max_eval_samples", "num_first_rows"):
         if (most := getattr(data_arguments, name)) is not None and most < 1:
             raise ValueError(f"{name}: expected at least 1, got {most}.")
+    if data_arguments.report_rows < 0:
+        raise ValueError(f"report_rows: expected at least 0, got {data_arguments.report_rows}.")
+    if data_arguments.streaming and training_arguments.max_steps <= 0:
+        raise ValueError("max_steps: expected the number of steps of a streamed run, whose length is unknown. Give --max_steps.")
+    if data_arguments.streaming and data_arguments.fold is not None:
+        raise ValueError("fold: expected none with --streaming, which cannot cut folds. Leave one of them out.")
     return model_arguments, data_arguments, training_arguments

@@ -1,18 +1,24 @@
 """A Trainer for symmetrized models; the plain `transformers.Trainer` works too."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer
 from transformers.trainer_utils import has_length
 
 from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
+from lps_hf.hub.checkpoints import CARD_FILE
+from lps_hf.hub.model_card import LPSModelCardData
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
+
+from .callbacks import ModelCardCallback
+from .hub_pushes import PublishingTrainer
 
 
 def set_backbone_learning_rate(
@@ -37,7 +43,7 @@ def set_backbone_learning_rate(
     return optimizer
 
 
-class LPSTrainer(Trainer):
+class LPSTrainer(PublishingTrainer):
     """`Trainer` with separate learning rates, the entropy loss in the logs, and repeatable evaluation.
 
     With a processor as `processing_class`, data sets hold raw rows and the collator makes the batches. Evaluation draws its group
@@ -48,13 +54,63 @@ class LPSTrainer(Trainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
+        if len(args) < 3 and kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             given = kwargs.get("args") or (args[1] if len(args) > 1 else None)
             padding = getattr(given, "pad_to_power_of", None)
             kwargs["data_collator"] = DataCollatorForGraphs(kwargs["processing_class"], pad_to_power_of=padding)
         super().__init__(*args, **kwargs)
+        if self._card_callback is None:
+            self.add_callback(ModelCardCallback())
         self._entropy_losses: list[torch.Tensor] = []
         self._generator: torch.Generator | None = None
+
+    @property
+    def _card_callback(self) -> ModelCardCallback | None:
+        return next((one for one in self.callback_handler.callbacks if isinstance(one, ModelCardCallback)), None)
+
+    @property
+    def card_data(self) -> LPSModelCardData:
+        """What the model card will say: give it a licence, notes, or the results of a report in `results`."""
+        callback = self._card_callback
+        if callback is None:
+            raise ValueError("card_data: expected a ModelCardCallback, which has been removed. Add one with add_callback.")
+        return callback.data
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write README.md to the output folder: the card of what `card_data` knows by now.
+
+        Args:
+            language: Language of the data.
+            license: Licence of the weights.
+            tags: More tags.
+            model_name: Name of the model, if it is not that of the repository.
+            finetuned_from: Hub id of the pretrained backbone.
+            tasks: Not used: the task follows from the model.
+            dataset_tags: Hub ids of the data.
+            dataset: Not used: names of data that are no Hub ids belong in the results.
+            dataset_args: Not used.
+        """
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not isinstance(model, LPSPreTrainedModel):  # adapters of PEFT, for example
+            super().create_model_card(
+                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+            )
+        elif self.is_world_process_zero():
+            given = {"language": language, "license": license, "tags": tags, "base_model": finetuned_from}
+            given |= {"datasets": dataset_tags, "model_id": self.hub_model_id or self.args.hub_model_id or model_name}
+            data = replace(self.card_data, **{name: value for name, value in given.items() if value is not None})
+            data.compute(model).render().save(Path(str(self.args.output_dir)) / CARD_FILE)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         is_new = self.optimizer is None

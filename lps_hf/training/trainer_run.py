@@ -8,20 +8,23 @@ from transformers import set_seed
 
 from .arguments import LPSTrainingArguments
 from .task_arguments import DataArguments, ModelArguments, parse_arguments
-from .tasks import make_results, prepare_task, run_and_report, save_run
+from .tasks import figures_of, make_results, measure_sampling, prepare_task, run_and_report, save_run
 from .trainer import LPSTrainer
 
 
-def run_with_trainer(task_name: str, arguments: Sequence[str] | None = None) -> None:
+def run_with_trainer(task_name: str, arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run a task from flags or a recipe, print its figures and save the model.
 
     Args:
         task_name: A key of `TASKS`.
         arguments: Command-line arguments; those of the process by default.
+
+    Returns:
+        `dict`: What `results.json` holds.
     """
     model_arguments, data_arguments, training_arguments = parse_arguments(arguments)
     run = partial(_train, task_name, model_arguments, data_arguments, training_arguments)
-    run_and_report(run, data_arguments, training_arguments, is_main=training_arguments.process_index == 0)
+    return run_and_report(run, data_arguments, training_arguments, is_main=training_arguments.process_index == 0)
 
 
 def _train(
@@ -43,10 +46,11 @@ def _train(
     )
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     trainer.compute_metrics = task.metrics_of("test")
-    metrics = trainer.evaluate(task.splits["test"], metric_key_prefix="test")
-    metrics = {key.removeprefix("test_"): value for key, value in metrics.items()}
+    metrics = figures_of(trainer.evaluate(task.splits["test"], metric_key_prefix="test"), "test")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    results = make_results(task, metrics, losses, trainer.state.global_step, arguments.seed)
-    if trainer.is_world_process_zero():
+    is_main = trainer.is_world_process_zero()
+    report = measure_sampling(task, data_arguments.report_rows if is_main else 0, arguments)
+    results = make_results(task, metrics, losses, trainer.state.global_step, arguments, report)
+    if is_main:
         save_run(task, task.model, arguments, results)
     return results

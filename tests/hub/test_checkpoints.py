@@ -79,6 +79,41 @@ def test_a_folder_holds_weights_settings_and_the_whole_hub_room(model, processor
     assert all(torch.equal(weights[key], tensor) for key, tensor in model.state_dict().items())
 
 
+RESULTS = {"task": "graph-classification", "metric": "accuracy", "test": {"accuracy": 0.75}}
+SAMPLES = [{"num_samples": number, "metric": 0.7, "metric_deviation": 0.1} for number in (1, 2)]
+
+
+def test_what_was_measured_lies_beside_the_weights_it_was_measured_of(model, processor, checkpoint):
+    save_checkpoint(model, processor, checkpoint, results=RESULTS)
+    assert names_in(checkpoint) == FILES | {"README.md", "results.json"}
+    assert read_json(checkpoint / "results.json") == RESULTS
+    assert "0.75" in (checkpoint / "README.md").read_text(encoding="utf-8")
+    save_checkpoint(model, processor, checkpoint, results=RESULTS, card="# Mine\n")
+    assert (checkpoint / "README.md").read_text() == "# Mine\n"
+    save_checkpoint(tiny_classifier(1), processor, checkpoint)
+    assert names_in(checkpoint) == FILES | {"README.md"}, "figures of other weights go, a card may be written by hand"
+    save_checkpoint(model, processor, checkpoint, card="# Mine too\n")
+    assert (checkpoint / "README.md").read_text() == "# Mine too\n"
+
+
+def test_the_figure_is_drawn_where_matplotlib_is_there(model, processor, checkpoint, monkeypatch):
+    pytest.importorskip("matplotlib")
+    for results, is_drawn in (({**RESULTS, "samples": SAMPLES}, True), ({**RESULTS, "samples": []}, False)):
+        save_checkpoint(model, processor, checkpoint, results=results)
+        assert ("samples.png" in names_in(checkpoint)) == is_drawn
+        assert ("(samples.png)" in (checkpoint / "README.md").read_text(encoding="utf-8")) == is_drawn
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
+    save_checkpoint(model, processor, checkpoint, results={**RESULTS, "samples": SAMPLES})
+    assert "samples.png" not in names_in(checkpoint)
+
+
+def test_results_that_cannot_be_written_leave_the_folder_as_it_was(processor, checkpoint):
+    before = snapshot(checkpoint)
+    with pytest.raises(TypeError, match="set is not JSON serializable"):
+        save_checkpoint(tiny_classifier(1), processor, checkpoint, results={**RESULTS, "seeds": {1, 2}})
+    assert snapshot(checkpoint) == before
+
+
 @pytest.mark.parametrize("options", [{}, {"trust_remote_code": True}, {"trust_remote_code": False}], ids=str)
 @pytest.mark.parametrize(
     ("auto_class", "expected"),
@@ -253,7 +288,7 @@ def fail(error, *args, **kwargs):
 
 @pytest.mark.parametrize("there_already", [True, False])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
-@pytest.mark.parametrize("moment", ["weights", "processor", "auto map"])
+@pytest.mark.parametrize("moment", ["weights", "processor", "code"])
 def test_an_error_in_the_middle_leaves_the_folder_as_it_was(processor, tmp_path, monkeypatch, moment, error, there_already):
     folder = tmp_path / "checkpoint"
     if there_already:
@@ -265,7 +300,7 @@ def test_an_error_in_the_middle_leaves_the_folder_as_it_was(processor, tmp_path,
     elif moment == "processor":
         processor.save_pretrained = partial(fail, error)
     else:
-        monkeypatch.setattr(checkpoints, "_add_base_model_to_auto_map", partial(fail, error))
+        monkeypatch.setattr(checkpoints, "add_code", partial(fail, error))
     with pytest.raises(type(error)) as raised:
         save_checkpoint(model, processor, folder)
     assert raised.value is error
@@ -341,18 +376,23 @@ def test_what_is_saved_afterwards_carries_no_code(model, processor, tmp_path, fa
         assert "auto_map" not in read_json(tmp_path / file), "no code is claimed that is not there"
 
 
-def test_marks_and_maps_of_others_are_given_back(model, processor, tmp_path, monkeypatch):
-    for cls in (LPSForGraphClassification, LPSConfig):
-        monkeypatch.setattr(cls, "_auto_class", cls._auto_class)  # put back at the end
-    LPSForGraphClassification.register_for_auto_class("AutoModelForSequenceClassification")
-    LPSConfig.register_for_auto_class()
+def test_maps_of_others_stay_theirs(model, processor, tmp_path):
     theirs = {"AutoModel": "someone/model--modeling_other.Other", "AutoModelForMaskedLM": "modeling_other.Other"}
     model.config.auto_map = dict(theirs)
     folder = save_checkpoint(model, processor, tmp_path / "checkpoint")
     assert read_json(folder / "config.json")["auto_map"] == AUTO_MAP
     assert model.config.auto_map == theirs
+
+
+def test_classes_that_somebody_has_marked_make_no_difference(model, processor, tmp_path, monkeypatch):
+    for cls in (LPSForGraphClassification, LPSConfig):
+        monkeypatch.setattr(cls, "_auto_class", cls._auto_class)  # put back at the end
+    LPSForGraphClassification.register_for_auto_class("AutoModelForSequenceClassification")
+    LPSConfig.register_for_auto_class()
+    folder = save_checkpoint(model, processor, tmp_path / "checkpoint")
+    assert read_json(folder / "config.json")["auto_map"] == AUTO_MAP
+    assert names_in(folder) == FILES
     assert LPSForGraphClassification._auto_class == "AutoModelForSequenceClassification"
-    assert LPSConfig._auto_class == "AutoConfig"
     assert LPSProcessor._auto_class is None
 
 

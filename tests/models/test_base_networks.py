@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
+from lps_hf.hub.published_names import apply_rules, mlp_rules, pair_transformer_rules, particle_gnn_rules
 from lps_hf.models.base_networks import BASE_NETWORKS, BaseNetwork
 from lps_hf.models.configuration_base_networks import (
     BASE_NETWORK_CONFIGS,
@@ -19,7 +20,6 @@ from lps_hf.models.configuration_base_networks import (
     ParticleGNNBaseConfig,
 )
 from lps_hf.models.representations import Representation
-from tests.models.base_network_names import MLP_TENSORS, PAIR_TRANSFORMER_TENSORS, PARTICLE_GNN_TENSORS, convert
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 with_recordings = pytest.mark.skipif(
@@ -262,10 +262,9 @@ def make_torch_encoder(network: BaseNetwork) -> nn.TransformerEncoder:
     )
     norm = nn.LayerNorm(config.hidden_size)
     encoder = nn.TransformerEncoder(layer, config.num_hidden_layers, norm, enable_nested_tensor=False).double().eval()
-    own = network.state_dict()
+    own, rules = network.state_dict(), pair_transformer_rules(config.num_hidden_layers)
     for theirs, tensor in encoder.state_dict().items():
-        ours = PAIR_TRANSFORMER_TENSORS[f"encoder.{theirs}"]
-        tensor.copy_(torch.cat([own[name] for name in ours]))
+        tensor.copy_(torch.cat([own[name] for name in rules[f"encoder.{theirs}"].names]))
     return encoder
 
 
@@ -324,7 +323,8 @@ def test_particle_gnn_sums_messages_of_the_others():
         updated = []
         for i in range(4):
             others = [torch.cat([hidden[i], hidden[j], pairs[i, j]]) for j in range(4) if j != i]
-            messages = sum(F.silu(layer.message_out(F.silu(layer.message_in(other)))) for other in others)
+            first = layer.message_in
+            messages = sum(F.silu(layer.message_out(F.silu(F.linear(other, first.weight, first.bias)))) for other in others)
             updated.append(layer.update_out(F.silu(layer.update_in(torch.cat([hidden[i], messages])))))
         hidden = updated
     expected = network.readout_out(F.silu(network.readout_in(torch.stack(hidden))))
@@ -444,10 +444,10 @@ PUBLISHED_CONFIGS = {
     "nbody_transformer": PairTransformerBaseConfig(),
     "nbody_gnn": ParticleGNNBaseConfig(),
 }
-PUBLISHED_TENSORS = {
-    "exp_mlp": MLP_TENSORS,
-    "nbody_transformer": PAIR_TRANSFORMER_TENSORS,
-    "nbody_gnn": PARTICLE_GNN_TENSORS,
+PUBLISHED_RULES = {
+    "exp_mlp": mlp_rules(),
+    "nbody_transformer": pair_transformer_rules(8),
+    "nbody_gnn": particle_gnn_rules(4),
 }
 PARTICLES = {"positions": "n p", "velocities": "n v", "pair_features": "n n 2"}
 GRAPHS = {"node_features": "n 2", "edge_features": "n n 1"}
@@ -468,8 +468,8 @@ def make_published(case: str, output: str | None = None) -> BaseNetwork:
     network = BASE_NETWORKS[config.model_type](config, parse(inputs), Representation.parse(output), max_nodes, 3)
     prefix = "state_dict/backbone."
     published = {key.removeprefix(prefix): value for key, value in load_case(case).items() if key.startswith(prefix)}
-    assert published.keys() == PUBLISHED_TENSORS[case].keys()
-    network.load_state_dict(convert(PUBLISHED_TENSORS[case], published))
+    assert published.keys() == PUBLISHED_RULES[case].keys()
+    network.load_state_dict(apply_rules(PUBLISHED_RULES[case], published))
     return network.double().eval().requires_grad_(False)
 
 

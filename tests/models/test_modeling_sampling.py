@@ -130,6 +130,43 @@ def test_auto_where_there_is_nothing_to_draw(kind):
     torch.testing.assert_close(model(**batch, num_samples="auto").output, model(**batch).output)
 
 
+@pytest.mark.parametrize("head", [LPSForGraphClassification, LPSForNodeClassification, LPSForLinkPrediction])
+@torch.no_grad()
+def test_what_was_averaged_is_returned(head):
+    options = {"output": {"N": "n 2", "L": "n n 1"}.get(head.__name__[6])}
+    options |= {"num_labels": 1} if head is LPSForLinkPrediction else {"num_labels": 2}
+    model, batch = make(head, samples_per_pass=4, **options), random_batch(SIZES)
+    if head is LPSForLinkPrediction:
+        batch["pair_index"] = torch.zeros(3, 2, 2, dtype=torch.int64)
+    with_samples = model(**batch, num_samples=10, generator=seeded(3), output_samples=True)
+    assert with_samples.samples.shape == (3, 10, *with_samples.logits.shape[1:])
+    torch.testing.assert_close(with_samples.samples.mean(1), with_samples.logits)
+    torch.testing.assert_close(with_samples.samples.std(1) / 10**0.5, with_samples.standard_error, rtol=1e-4, atol=1e-6)
+    without = model(**batch, num_samples=10, generator=seeded(3))
+    assert without.samples is None
+    assert torch.equal(without.logits, with_samples.logits)
+
+
+@torch.no_grad()
+def test_auto_returns_as_many_samples_as_each_input_has():
+    model, batch = make(min_eval_samples=4, max_eval_samples=60, samples_per_pass=4), random_batch(SIZES)
+    tolerance = model(**batch, num_samples=20, generator=seeded(0)).standard_error.flatten(1).amax(1).median().item()
+    result = model(**batch, num_samples="auto", tolerance=tolerance, generator=seeded(0), output_samples=True)
+    assert len(set(result.num_samples.tolist())) > 1
+    assert result.samples.shape[:2] == (3, result.num_samples.max())
+    for row, count in enumerate(result.num_samples.tolist()):
+        torch.testing.assert_close(result.samples[row, :count].mean(0), result.output[row])
+        assert result.samples[row, count:].isnan().all()
+    assert model(**batch, num_samples="auto", generator=seeded(0)).samples is None
+
+
+@torch.no_grad()
+def test_samples_of_a_regression_are_in_data_units():
+    options = {"problem_type": "regression", "num_labels": 1, "label_mean": [5.0], "label_std": [3.0]}
+    result = make(LPSForGraphClassification, **options)(**random_batch(SIZES), num_samples=4, output_samples=True)
+    torch.testing.assert_close(result.samples.mean(1), result.logits)
+
+
 def test_auto_is_for_evaluation():
     model, batch = make(), random_batch(SIZES)
     noise = model.draw_noise(model.encode(**batch), 2)

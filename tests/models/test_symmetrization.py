@@ -17,6 +17,7 @@ from lps_hf.models.symmetrization import (
     average_to_tolerance,
     estimate,
     largest_error,
+    link_errors,
 )
 from tests.models.graph_cases import densify, place_nodes, seeded
 
@@ -240,6 +241,16 @@ def test_the_error_of_a_link_is_its_spread_over_repeated_estimates(link):
     means = samples.mean(dim=1)
     linked = {"identity": means, "sigmoid": means.sigmoid(), "softmax": means.softmax(-1)}[link]
     assert 0.9 < claimed / linked.std(dim=0).max() < 1.1
+
+
+def test_what_all_classes_have_in_common_does_not_move_a_softmax():
+    shift = torch.randn(2, 50, 4, 1, generator=seeded(2), dtype=torch.float64)
+    samples = shift + torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    errors = link_errors(samples, "softmax")
+    assert errors.shape == (2, 4, 3)
+    assert errors.max() < 1e-14
+    assert link_errors(samples, "sigmoid").min() > 1e-3
+    torch.testing.assert_close(link_errors(samples, "identity"), estimate(samples).standard_error)
 
 
 def test_an_unknown_link_is_refused():

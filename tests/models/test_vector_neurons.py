@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from lps_hf.hub.published_names import apply_rules, vector_neuron_rules
 from lps_hf.models.vector_neurons import VectorEdgeConvolution, VectorMaxPool, VectorNeuronInterface, VectorNeuronLayer
 from tests.models.graph_cases import seeded
-from tests.models.vector_neuron_names import our_vector_neuron_name
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 PUBLISHED = "interface.vnn_interface."
@@ -135,11 +135,17 @@ def recording(case: str) -> dict[str, Tensor]:
     return load_file(GOLDEN / case / f"{case}.safetensors")
 
 
+def our_name(published: str) -> str:
+    (name,) = vector_neuron_rules()[published].names
+    return name
+
+
 def published_interface(case: str, dtype: torch.dtype) -> VectorNeuronInterface:
     interface = VectorNeuronInterface(2, node_scores=case == "nbody_transformer").to(dtype).eval()
     prefix = f"state_dict/{PUBLISHED}"
-    named = {our_vector_neuron_name(key.removeprefix(prefix)): key for key in recording(case) if key.startswith(prefix)}
-    interface.load_state_dict({name: recording(case)[named[name]] for name in interface.state_dict()})
+    published = {key.removeprefix(prefix): array for key, array in recording(case).items() if key.startswith(prefix)}
+    weights = apply_rules(vector_neuron_rules(), published)
+    interface.load_state_dict({name: weights[name] for name in interface.state_dict()})
     return interface
 
 
@@ -154,7 +160,7 @@ def published_vectors(case: str, variant: str, dtype: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("case", ["nbody_transformer", "nbody_gnn"])
 def test_every_published_weight_has_a_place(case):
     published = [key.split(PUBLISHED)[1] for key in recording(case) if key.startswith(f"state_dict/{PUBLISHED}")]
-    assert sorted(map(our_vector_neuron_name, published)) == sorted(VectorNeuronInterface(2).state_dict())
+    assert sorted(map(our_name, published)) == sorted(VectorNeuronInterface(2).state_dict())
 
 
 @needs_recordings
@@ -179,8 +185,8 @@ def test_it_agrees_with_the_published_implementation(case, variant, dtype, prefi
     assert {name: value for name, value in deviations.items() if not value <= tolerance} == {}
     prefix = f"grad/param/{PUBLISHED}"
     gradients = {name.removeprefix(prefix): array for name, array in recorded.items() if name.startswith(prefix)}
-    assert {our_vector_neuron_name(name) for name in gradients} == {name for name, _ in interface.named_parameters()}
-    found = {name: interface.get_parameter(our_vector_neuron_name(name)).grad for name in gradients}
+    assert {our_name(name) for name in gradients} == {name for name, _ in interface.named_parameters()}
+    found = {name: interface.get_parameter(our_name(name)).grad for name in gradients}
     deviations = {name: deviation(found[name], gradients[name]) for name in gradients}
     assert {name: value for name, value in deviations.items() if not value <= gradient_tolerance} == {}
 

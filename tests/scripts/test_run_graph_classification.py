@@ -13,15 +13,15 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
+from lps_hf.hub.measurement import measure
+from lps_hf.hub.verification import compare
 from lps_hf.training import accelerate_run, task_arguments, tasks, trainer_run
 from tests.loopback_hub import run_client
+from tests.results_keys import COMMON, REPORT
 from tests.tiny import random_rows, save_dataset, save_tiny_vit
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = ("run_graph_classification", "run_graph_classification_no_trainer")
-RESULTS = {
-    *("task", "metric", "test", "baseline", "train_loss_first", "train_loss_last", "num_train", "num_test", "steps", "seed"),
-}
 BOTH = pytest.mark.parametrize("name", NAMES)
 
 
@@ -57,7 +57,7 @@ def run(folder, tmp_path, monkeypatch):
         if recipe is None:
             arguments += ["--max_steps", "4", "--per_device_train_batch_size", "8", "--logging_steps", "1"]
             arguments += ["--report_to", "none", "--save_strategy", "no", "--learning_rate", "1e-3"]
-        arguments += ["--use_cpu", "--disable_tqdm", "True", *flags]
+        arguments += ["--use_cpu", "--disable_tqdm", "True", "--report_rows", "0", *flags]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
         return json.loads((tmp_path / out / "results.json").read_text())
@@ -77,8 +77,11 @@ def assert_same_weights(left, right):
 
 @BOTH
 def test_a_run_writes_its_figures_and_a_checkpoint_that_loads(run, tmp_path, capsys, name):
-    results = run(name, "--num_eval_samples", "3")
-    assert results.keys() == RESULTS
+    results = run(name, "--num_eval_samples", "3", "--report_rows", "6")
+    assert results.keys() == COMMON | REPORT
+    assert results["samples_rows"] == results["equivariance"]["num_rows"] == 6
+    assert results["equivariance"]["num_samples"] == results["num_eval_samples"] == 3
+    assert results["equivariance"]["coupled_relative_error"] < 1e-8
     assert (results["metric"], results["num_train"], results["num_test"], results["steps"]) == ("accuracy", 24, 10, 4)
     assert results["baseline"]["accuracy"] == 0.4
     assert 0 <= results["test"]["accuracy"] <= 1
@@ -94,6 +97,22 @@ def test_a_run_writes_its_figures_and_a_checkpoint_that_loads(run, tmp_path, cap
     model, processor = (auto.from_pretrained(tmp_path / "out") for auto in (AutoModelForSequenceClassification, AutoProcessor))
     assert (model.config.num_eval_samples, model.config.num_labels) == (3, 3)
     assert model(**processor(random_rows(4), return_tensors="pt")).loss.isfinite()
+
+
+@BOTH
+def test_the_figures_of_a_run_can_be_measured_again(run, folder, tmp_path, name):
+    flags = ("--report_rows", "5", "--max_eval_samples", "7", "--per_device_eval_batch_size", "3")
+    results = run(name, *flags, "--distribution", "haar", "--num_eval_samples", "2")
+    assert results["dataset"] == {
+        **{"name": "graphs", "local": True, "config_name": None, "revision": None, "split": "test"},
+        **{"fold": None, "num_folds": None, "seed": 42, "max_eval_samples": 7},
+    }
+    assert str(folder) not in json.dumps(results)  # nobody's business
+    again = compare("the run", results, measure(tmp_path / "out", results, str(folder / "graphs")))
+    assert again.ok
+    assert all(row.is_equal for row in again.rows)
+    assert {"test accuracy", "accuracy, 2 samples", "equivariance error, 2 samples"} <= {row.what for row in again.rows}
+    assert not again.notes
 
 
 @BOTH
@@ -168,10 +187,10 @@ def test_an_interrupted_run_is_resumed(run, tmp_path, name, accumulated):
 
 @BOTH
 def test_the_comparison_trains_a_random_backbone_on_the_same_budget(run, tmp_path, capsys, name):
-    results = run(name, "--compare_with_scratch", "--save_strategy", "steps", "--save_steps", "2")
-    assert results.keys() == RESULTS | {"scratch"}
+    results = run(name, "--compare_with_scratch", "--save_strategy", "steps", "--save_steps", "2", "--report_rows", "2")
+    assert results.keys() == COMMON | REPORT | {"scratch"}
     scratch = results["scratch"]
-    assert scratch.keys() == RESULTS - {"baseline"}
+    assert scratch.keys() == set(tasks.SCRATCH_KEYS)
     assert (scratch["steps"], scratch["num_train"], scratch["metric"]) == (4, 24, "accuracy")
     assert scratch["train_loss_first"] != results["train_loss_first"]
     assert "  random weights" in capsys.readouterr().out
@@ -181,6 +200,8 @@ def test_the_comparison_trains_a_random_backbone_on_the_same_budget(run, tmp_pat
     assert not torch.equal(weights_in(folder)[weight], weights_in(folder / "scratch")[weight])
     alone = json.loads((folder / "scratch" / "results.json").read_text())
     assert {key: alone[key] for key in scratch} == scratch
+    assert alone.keys() == COMMON
+    assert (results["backbone"], alone["backbone"]) == ("vit", None)
 
     # The checkpoint to go on from is the pretrained run's; the other one starts from nothing.
     again = run(name, "--compare_with_scratch", "--resume_from_checkpoint", str(folder / "checkpoint-2"), out="again")
@@ -229,7 +250,8 @@ def test_a_model_that_is_pushed_carries_its_code(folder, tmp_path, loopback_hub)
     run_client(loopback_hub, tmp_path, known + textwrap.dedent(PUSH))
     for name in NAMES:
         files = loopback_hub.repos["models", f"tester/{name}"].find("main").files
-        assert {"modeling_lps.py", "processor_config.json"} <= files.keys()
+        assert {"modeling_lps.py", "processor_config.json", "README.md"} <= files.keys()
+        assert json.loads(files["results.json"].content) == json.loads((tmp_path / name[-1] / "results.json").read_text())
         assert json.loads(files["config.json"].content)["auto_map"]["AutoConfig"] == "configuration_lps.LPSConfig"
         assert files["model.safetensors"].content == (tmp_path / name[-1] / "model.safetensors").read_bytes()
         assert "auto_map" in json.loads((tmp_path / name[-1] / "config.json").read_text())

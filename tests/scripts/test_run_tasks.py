@@ -76,7 +76,7 @@ def run(folder, tmp_path, monkeypatch):
         arguments += ["--max_steps", "3", "--logging_steps", "1", "--per_device_train_batch_size", "4"]
         # Three batches of test rows of different sizes, which are joined again.
         arguments += ["--per_device_eval_batch_size", "3", "--num_eval_samples", "2", "--disable_tqdm", "True"]
-        arguments += ["--report_to", "none", "--save_strategy", "no"]
+        arguments += ["--report_to", "none", "--save_strategy", "no", "--report_rows", "0"]
         monkeypatch.setattr(sys, "argv", [script_of(task, twin), *arguments, *flags])
         runpy.run_path(str(SCRIPTS / f"{script_of(task, twin)}.py"), run_name="__main__")
         return json.loads((tmp_path / out / "results.json").read_text())

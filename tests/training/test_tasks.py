@@ -233,6 +233,14 @@ def test_a_checkpoint_with_too_few_labels_is_refused(folder, tmp_path):
         prepare(folder, "--model_name_or_path", str(tmp_path / "model"))
 
 
+def test_a_checkpoint_that_the_data_do_not_fit_is_refused_before_the_training(folder, tmp_path):
+    model = tiny_classifier(max_nodes=7)
+    save_checkpoint(model, LPSProcessor.from_config(model.config), tmp_path / "model")
+    first = next(number for number, row in enumerate(random_rows(30)) if row["num_nodes"] == 8)
+    with pytest.raises(ValueError, match=rf"split 'train', row {first}: num_nodes: expected at most max_nodes=7, got 8"):
+        prepare(folder, "--model_name_or_path", str(tmp_path / "model"))
+
+
 def test_whole_numbers_that_are_quantities(folder):
     task = prepare(folder, "--problem_type", "regression")
     assert (task.metric, task.model.config.num_labels) == ("mae", 1)

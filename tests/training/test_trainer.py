@@ -116,6 +116,13 @@ def test_the_collator_is_made_from_the_processor_unless_it_is_given(tmp_path):
     assert again.data_collator is collator
 
 
+def test_a_collator_in_third_place_is_taken(tmp_path):
+    model = tiny_classifier()
+    processor = LPSProcessor.from_config(model.config)
+    arguments, collator = LPSTrainingArguments(str(tmp_path), report_to="none", use_cpu=True), DataCollatorForGraphs(processor)
+    assert LPSTrainer(model, arguments, collator, processing_class=processor).data_collator is collator
+
+
 def test_transformers_own_arguments_will_do(tmp_path):
     arguments = TrainingArguments(
         output_dir=str(tmp_path), remove_unused_columns=False, max_steps=1, report_to="none", use_cpu=True, disable_tqdm=True

@@ -1,0 +1,221 @@
+"""Subcommands that use a checkpoint: evaluate, predict, equivariance."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .command import Command, Outcome, table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from lps_hf.models.modeling_heads_lps import LPSTaskModel
+    from lps_hf.models.processing_lps import LPSProcessor
+
+# Of float64 rounding: what is above it under coupled noise is no rounding.
+COUPLED_TOLERANCE = 1e-8
+
+
+def _add_shared_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="checkpoint folder or Hub id")
+    parser.add_argument("source", help="data set of rows (Hub id or folder), or a file: .jsonl, .json, .parquet, .csv, .smi")
+    parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
+    parser.add_argument("--dataset_config_name", help="configuration of the data set, where it has several")
+    parser.add_argument("--dataset_revision", help="branch, tag or commit of the data set")
+    parser.add_argument("--split", default="test", help="split of the data set (default: %(default)s)")
+    parser.add_argument("--max_rows", type=int, help="use the first rows only")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
+
+
+def _add_sampling_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--num_samples", type=_number_or_auto, help="group elements per input, or 'auto' (default: as the checkpoint says)"
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="rows per batch (default: %(default)s)")
+
+
+def _number_or_auto(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _load_head(options: Namespace) -> "tuple[LPSTaskModel, LPSProcessor]":
+    from lps_hf.hub.loading import load_checkpoint
+    from lps_hf.models.modeling_heads_lps import LPSTaskModel
+
+    model, processor = load_checkpoint(options.checkpoint, revision=options.revision)
+    if not isinstance(model, LPSTaskModel):
+        raise ValueError(f"{options.checkpoint}: expected a model of a task, got {type(model).__name__}, which has no head.")
+    return model, processor
+
+
+def _read_rows(options: Namespace) -> "Dataset":
+    """Rows of the source: all those of a file, or one split of a data set."""
+    if options.max_rows is not None and options.max_rows < 1:
+        raise ValueError(f"--max_rows: expected at least 1, got {options.max_rows}.")
+    from datasets import Dataset, load_dataset
+
+    from lps_hf.data import to_rows
+    from lps_hf.models.row_sources import FILE_SUFFIXES
+
+    if Path(options.source).is_file() or Path(options.source).suffix.lower() in FILE_SUFFIXES:
+        return Dataset.from_list(list(to_rows(options.source)[: options.max_rows]))
+    splits = load_dataset(options.source, options.dataset_config_name, revision=options.dataset_revision)
+    if options.split not in splits:
+        raise ValueError(f"--split: expected one of {', '.join(splits)}, got {options.split!r}.")
+    rows = splits[options.split]
+    return rows if options.max_rows is None else rows.select(range(min(options.max_rows, len(rows))))
+
+
+def _run_evaluate(options: Namespace) -> Outcome:
+    from lps_hf.data.recorded_rows import evaluated_rows
+    from lps_hf.evaluation.prediction import evaluate, task_of
+
+    model, processor = _load_head(options)
+    task = task_of(model)
+    rows = evaluated_rows(task, _read_rows(options))
+    sampling = {"num_samples": options.num_samples, "batch_size": options.batch_size, "seed": options.seed}
+    metrics = evaluate(model, processor, rows, task, progress=True, **sampling)
+    data = {"task": task, "num_rows": len(rows), **sampling, "metrics": metrics}
+    return Outcome(data, table([("rows", len(rows)), *((name, f"{value:.4f}") for name, value in metrics.items())]))
+
+
+def _add_evaluate_arguments(parser: ArgumentParser) -> None:
+    _add_shared_arguments(parser)
+    _add_sampling_arguments(parser)
+
+
+EVALUATE = Command(
+    name="evaluate",
+    summary="metrics of a checkpoint on a labelled data set",
+    description="""
+        Loads a checkpoint and computes the metrics of its task over one split of a data set, or over the rows of a file.
+
+        The draws are seeded: the same command prints the same figures, which are those of LPSTrainer.evaluate with the same
+        batch size and seed.
+    """,
+    examples=(
+        "lps-hf evaluate me/my-model graphs-datasets/MUTAG --split train",
+        "lps-hf evaluate my-model rows.jsonl --num_samples auto --json",
+    ),
+    add_arguments=_add_evaluate_arguments,
+    run=_run_evaluate,
+)
+
+
+def _add_predict_arguments(parser: ArgumentParser) -> None:
+    _add_shared_arguments(parser)
+    _add_sampling_arguments(parser)
+    parser.add_argument("--tolerance", type=float, help="draw for each row until the error bars of its scores are that small")
+    parser.add_argument("--top_k", type=int, help="how many labels, or pairs, of each row")
+    parser.add_argument("--output", help="file to write: .csv, or .jsonl with one result per line (default: a table on stdout)")
+
+
+def _run_predict(options: Namespace) -> Outcome:
+    from tqdm.auto import tqdm
+
+    from .prediction_tables import check_output, table_of, write_results
+
+    check_output(options.output)
+    model, processor = _load_head(options)
+    rows = _read_rows(options)
+    predict = _pipeline_of(model, processor)
+    sampling = {
+        name: getattr(options, name) for name in ("num_samples", "tolerance", "top_k") if getattr(options, name) is not None
+    }
+    stream = predict((row for row in rows), batch_size=options.batch_size, seed=options.seed, **sampling)
+    results = list(tqdm(stream, total=len(rows), desc="Predicting", unit="row"))
+    if options.output is None:
+        return Outcome({"results": results}, table_of(results))
+    write_results(results, Path(options.output))
+    return Outcome({"results": results, "file": options.output}, f"{len(results)} rows written to {options.output}")
+
+
+def _pipeline_of(model: Any, processor: Any) -> Any:
+    """The pipeline of the model's own task."""
+    from transformers import pipeline
+
+    (task,) = model.config.custom_pipelines
+    return pipeline(task, model=model, processor=processor)
+
+
+PREDICT = Command(
+    name="predict",
+    summary="predictions with error bars: a file or data set in, a table out",
+    description="""
+        Loads a checkpoint and predicts for the rows of a file or of one split of a data set, with the pipeline of its task.
+        Every score comes with its standard error over the draws.
+
+        A file may hold rows (.jsonl, .json, .parquet, .csv), SMILES strings (.smi, or a column named smiles), or be an image.
+        The same row and seed give the same answer in any batch.
+    """,
+    examples=(
+        "lps-hf predict me/my-model molecules.smi",
+        "lps-hf predict my-model graphs-datasets/MUTAG --split train --max_rows 5 --num_samples 50",
+        "lps-hf predict my-model rows.jsonl --tolerance 0.02 --output predictions.csv",
+    ),
+    add_arguments=_add_predict_arguments,
+    run=_run_predict,
+)
+
+
+def _add_equivariance_arguments(parser: ArgumentParser) -> None:
+    _add_shared_arguments(parser)
+    parser.add_argument("--num_rows", type=int, default=64, help="measure on the first so many rows (default: %(default)s)")
+    parser.add_argument("--max_samples", type=int, default=32, help="up to so many samples (default: %(default)s)")
+    parser.add_argument("--figure", metavar="FILE", help="draw metric and error against the number of samples, as .png or .svg")
+
+
+def _run_equivariance(options: Namespace) -> Outcome:
+    from lps_hf.evaluation.prediction import task_of
+    from lps_hf.evaluation.sampling_report import sampling_report
+
+    model, processor = _load_head(options)
+    task = task_of(model)
+    sizes = {"num_rows": options.num_rows, "max_samples": options.max_samples, "seed": options.seed}
+    report = sampling_report(model, processor, _read_rows(options), task, progress=True, **sizes)
+    if options.figure:
+        from lps_hf.evaluation.metrics import metric_of
+        from lps_hf.evaluation.samples_figure import samples_figure
+
+        samples_figure({**report, "metric": metric_of(task, model.config.problem_type)}).savefig(options.figure)
+    overall = report["equivariance"]
+    lines = [f"{'samples':>8}  {'equivariance error':<20}  metric"]
+    for point in report["samples"]:
+        error = _plus_minus(point["equivariance_error"], point["equivariance_standard_error"])
+        metric = _plus_minus(point.get("metric"), point.get("metric_deviation"))
+        lines.append(f"{point['num_samples']:>8}  {error:<20}  {metric}".rstrip())
+    backbone = _plus_minus(overall["backbone_relative_error"], overall["backbone_standard_error"])
+    exact = overall["coupled_relative_error"]
+    lines += [
+        "",
+        table([("plain backbone", backbone), ("noise moved along, float64", f"{exact:.1e}")]),
+        f"Relative errors on {overall['num_rows']} rows, ± standard error; metric on {report['samples_rows']}, ± deviation.",
+    ]
+    # Pixels between the grid are interpolated, and then only the error against the backbone's tells something.
+    is_wrong = exact > COUPLED_TOLERANCE and "pixel_values" not in (model.config.inputs or {})
+    return Outcome(report, "\n".join(lines), found_fault=is_wrong)
+
+
+def _plus_minus(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+
+
+EQUIVARIANCE = Command(
+    name="equivariance",
+    summary="measure how equivariant a checkpoint is, against the number of samples",
+    description="""
+        Moves rows by random group elements and compares: the error of the model for 1, 2, 4, … samples (it falls as
+        1/√samples), that of the plain backbone (it stays), and that with the noise moved along in double precision, where
+        only rounding is left if the model is what it claims to be.
+
+        Ends with exit code 3 where that last error is more than rounding.
+    """,
+    examples=(
+        "lps-hf equivariance my-model graphs-datasets/MUTAG --split train --figure equivariance.png",
+        "lps-hf equivariance me/my-model rows.jsonl --num_rows 32 --json",
+    ),
+    add_arguments=_add_equivariance_arguments,
+    run=_run_equivariance,
+)

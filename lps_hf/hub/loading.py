@@ -1,0 +1,73 @@
+"""Loading checkpoints of every head, by Hub id or folder; only code of this package runs."""
+
+import json
+from pathlib import Path
+
+import transformers
+
+import lps_hf
+from lps_hf.auto import ALIASES, AUTO_CLASSES, OTHER_HEADS
+from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.modeling_lps import LPSPreTrainedModel
+from lps_hf.models.processing_lps import LPSProcessor
+
+from .fetching import fetch
+
+
+def load_checkpoint(
+    repo_id_or_folder: str | Path, *, revision: str | None = None, token: str | bool | None = None
+) -> tuple[LPSPreTrainedModel, LPSProcessor]:
+    """Load a checkpoint with the class it was saved from, and its processor.
+
+    Args:
+        repo_id_or_folder: Hub id or folder.
+        revision: Branch, tag or commit.
+        token: Hub token.
+
+    Returns:
+        The model in evaluation mode, and the processor.
+
+    Raises:
+        ValueError: If it is no checkpoint of this package, or its weights do not fit its configuration.
+        OSError: If it cannot be found, or as `fetch`.
+    """
+    folder = Path(repo_id_or_folder)
+    if not folder.is_dir():
+        if isinstance(repo_id_or_folder, Path):
+            raise FileNotFoundError(f"{folder}: expected a checkpoint folder, found none.")
+        folder = fetch(repo_id_or_folder, revision=revision, token=token)
+    return load_by_auto_class(folder), LPSProcessor.from_pretrained(folder)
+
+
+def load_by_auto_class(folder: str | Path) -> LPSPreTrainedModel:
+    """Load a checkpoint folder as its users do: by the Auto class of its head, or the readable one where there is no other.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The model in evaluation mode. Only classes of this package are used, never the code in the folder.
+
+    Raises:
+        ValueError: If it is no checkpoint of this package.
+        OSError: If there is none.
+    """
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder}: expected a checkpoint folder with config.json, found none.")
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    architecture = (settings.get("architectures") or [""])[0]
+    auto_classes = {name: auto_class for name, room, auto_class, _ in AUTO_CLASSES if room.startswith("modeling")}
+    own = {meaning: alias for alias, meaning in ALIASES.items()}
+    name = auto_classes.get(architecture) or own.get(architecture) or OTHER_HEADS.get(architecture)
+    if settings.get("model_type") != LPSConfig.model_type or name is None:
+        raise ValueError(
+            f"{folder}: expected a checkpoint of lps_hf, got model type {settings.get('model_type')!r} and class "
+            f"{architecture!r}. To make a backbone equivariant, use from_backbone_pretrained or `lps-hf symmetrize`."
+        )
+    auto_class = getattr(lps_hf if name in ALIASES else transformers, name)
+    model = auto_class.from_pretrained(Path(folder).absolute(), trust_remote_code=False).eval()
+    # Weights stay where they lie in the file, at any address, and a CPU adds up in another order where it is not a round one.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model

@@ -1,0 +1,142 @@
+"""What is measured of a checkpoint: the recorded figures of every task, on the recorded rows."""
+
+import json
+
+import datasets
+import pytest
+import torch
+
+from lps_hf.data.recorded_rows import recorded_rows
+from lps_hf.evaluation.environment import environment
+from lps_hf.evaluation.metrics import metric_of
+from lps_hf.evaluation.prediction import evaluate
+from lps_hf.evaluation.sampling_report import sampling_report
+from lps_hf.hub import save_checkpoint
+from lps_hf.hub.loading import load_by_auto_class
+from lps_hf.hub.measurement import measure
+from lps_hf.models.modeling_heads_lps import LPSForGraphClassification, LPSForPointCloudClassification
+from tests.task_cases import CASES, task_case
+from tests.tiny import save_dataset
+
+TASK = "graph-classification"
+FACTS = {"name": "cycles", "generated": True, "kind": "cycle-pairs", "options": {}, "split": "test", "num_rows": 6, "seed": 0}
+
+
+def generated_rows():
+    return recorded_rows(TASK, FACTS)
+
+
+def recorded_checkpoint(folder, task=TASK, rows=None, facts=FACTS):
+    """A checkpoint of a random model with its figures."""
+    model, processor, _ = task_case(task, distribution="haar")
+    rows = generated_rows() if rows is None else rows
+    results = {
+        "task": task,
+        "dataset": facts,
+        "metric": metric_of(task, model.config.problem_type),
+        "test": evaluate(model, processor, rows, task, batch_size=4, seed=5),
+        "num_test": len(rows),
+        "seed": 5,
+        "eval_batch_size": 4,
+        **sampling_report(model, processor, rows, task, num_rows=5, num_draws=2, max_samples=4, seed=5),
+        "environment": environment("cpu"),
+    }
+    save_checkpoint(model, processor, folder)
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder, results
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_every_task_is_measured_by_its_auto_class(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    kind, options = CASES[task]
+    facts = {**FACTS, "kind": kind, "options": options}
+    if task == "image-classification":  # cut from a file, and so not drawn again
+        *_, rows = task_case(task)
+        rows = [{"image": row["image"].tolist(), "label": row["label"]} for row in rows]
+        where = save_dataset(tmp_path / "digits", test=rows)
+        facts = {"name": "digits", "local": True, "split": "test", "max_eval_samples": 7, "seed": 2}
+        rows = recorded_rows(task, facts, where)
+        assert len(rows) == 7
+    else:
+        where, rows = None, recorded_rows(task, facts)
+    folder, results = recorded_checkpoint(tmp_path / "model", task, rows, facts)
+    found = measure(folder, results, where)
+    assert found == {key: results[key] for key in found}
+    assert found.keys() == {
+        *("environment", "num_test", "test", "equivariance", "samples", "samples_rows", "samples_draws", "test_deviation"),
+    }
+
+
+def test_other_weights_give_other_figures(tmp_path):
+    folder, results = recorded_checkpoint(tmp_path)
+    model = load_by_auto_class(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    _, processor, _ = task_case(TASK)
+    save_checkpoint(model, processor, folder)
+    found = measure(folder, results)
+    assert found["test"]["loss"] != results["test"]["loss"]
+    assert found["samples"] != results["samples"]
+
+
+def test_without_rows_exactness_is_measured_on_random_ones(tmp_path):
+    folder, results = recorded_checkpoint(tmp_path)
+    for facts, said in (
+        ({}, "its results file names no data set"),
+        ({"name": "graphs", "local": True}, "dataset: 'graphs' was a folder where the model was made. Say where it is now."),
+        ({"name": "../secrets"}, "Repo id must"),
+        ({**FACTS, "kind": "nbody"}, "dataset: expected a generated kind for graph-classification, got 'nbody'."),
+        ({**FACTS, "num_rows": 10**9}, "dataset: expected 1 to 100000 rows, got 1000000000."),
+        ({**FACTS, "options": {"cycle_lengths": "abc"}}, "`cycle_lengths` must"),
+        ({"name": "somebody/graphs"}, ""),  # the tests are offline
+    ):
+        found = measure(folder, {**results, "dataset": facts})
+        assert found.keys() == {"environment", "problem", "coupled_relative_error"}
+        assert found["problem"].startswith(said)
+        assert found["problem"]
+        assert found["coupled_relative_error"] < 1e-12
+
+
+def test_what_is_not_symmetrized_is_not_exact(tmp_path):
+    model, processor, _ = task_case(TASK, distribution="none")
+    save_checkpoint(model, processor, tmp_path)
+    assert measure(tmp_path, {"task": "of an older file"}).keys() == {"environment", "problem"}
+
+
+def test_a_data_set_that_is_given_has_to_be_there(tmp_path):
+    folder, results = recorded_checkpoint(tmp_path / "model")
+    with pytest.raises(FileNotFoundError):
+        measure(folder, results, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("samples_rows", 10**6), ("samples_draws", "many"), ("samples_draws", -3)])
+def test_a_file_that_asks_for_too_much_is_refused(tmp_path, key, value):
+    folder, results = recorded_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=r"^results\.json: expected 1 to 10000 for num_"):
+        measure(folder, {**results, key: value})
+
+
+def test_the_code_in_a_checkpoint_is_never_run(tmp_path):
+    folder, results = recorded_checkpoint(tmp_path)
+    for file in folder.glob("*.py"):
+        file.write_text("raise RuntimeError('remote code ran')\n")
+    assert measure(folder, results)["test"] == results["test"]
+    assert type(load_by_auto_class(folder)) is LPSForGraphClassification
+
+
+def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
+    for settings in ({"model_type": "vit", "architectures": ["ViTModel"]}, {"model_type": "lps"}):
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(ValueError, match="expected a checkpoint of lps_hf, got model type"):
+            load_by_auto_class(tmp_path)
+
+
+def test_point_clouds_load_as_what_stands_for_them(tmp_path):
+    model, processor, rows = task_case("point-cloud-classification")
+    assert type(model) is LPSForPointCloudClassification
+    save_checkpoint(model, processor, tmp_path)
+    again = load_by_auto_class(tmp_path)
+    arguments = processor, rows, "point-cloud-classification"
+    assert evaluate(again, *arguments) == evaluate(model, *arguments)
