@@ -58,7 +58,13 @@ QUICKSTART = Command(
 def _add_symmetrize_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("backbone", help="pretrained backbone: a Hub id or a folder")
     parser.add_argument("folder", help="checkpoint folder to write")
-    parser.add_argument("--task", choices=TASK_NAMES, default="graph-classification", help="default: %(default)s")
+    parser.add_argument(
+        "--task",
+        choices=TASK_NAMES,
+        default="graph-classification",
+        metavar="TASK",
+        help="one of " + ", ".join(TASK_NAMES) + " (default: %(default)s)",
+    )
     parser.add_argument("--dataset_name", help="read sizes, categories and labels off this data set: a Hub id or a folder")
     parser.add_argument("--dataset_config_name", help="its configuration, where it has several")
     parser.add_argument("--revision", help="branch, tag or commit of the backbone")

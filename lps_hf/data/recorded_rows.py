@@ -10,8 +10,8 @@ from huggingface_hub.utils import validate_repo_id
 from .dataset_folders import DATASET_KINDS, make_splits
 from .rows import fold_splits, load_dataset_for, with_all_pairs
 
-# A results file that somebody else wrote may ask for no more rows than this.
-MOST_GENERATED_ROWS = 100_000
+# A results file that somebody else wrote may ask for no more rows than this, and not for larger ones.
+MOST_GENERATED_ROWS, LARGEST_OPTION = 100_000, 10_000
 
 
 def evaluated_rows(task: str, rows: Dataset, max_rows: int | None = None, seed: int = 0) -> Dataset:
@@ -54,6 +54,8 @@ def recorded_rows(task: str, facts: Mapping[str, Any], name_or_path: str | None 
             raise ValueError(f"dataset: expected a generated kind for {task}, got {kind!r}.")
         if not isinstance(num_rows, int) or not 1 <= num_rows <= MOST_GENERATED_ROWS:
             raise ValueError(f"dataset: expected 1 to {MOST_GENERATED_ROWS} rows, got {num_rows!r}.")
+        if any(number > LARGEST_OPTION for number in _numbers_in(facts.get("options"))):
+            raise ValueError(f"dataset: expected options of at most {LARGEST_OPTION}, got {facts['options']!r}.")
         return make_splits(kind, {split: num_rows}, seed, options=facts.get("options"))[split]
     name = facts.get("name") if name_or_path is None else name_or_path
     if name_or_path is None:
@@ -68,3 +70,12 @@ def recorded_rows(task: str, facts: Mapping[str, Any], name_or_path: str | None 
     if split not in splits:
         raise ValueError(f"dataset {name!r}: expected a split {split!r}, got {', '.join(splits)}.")
     return evaluated_rows(task, splits[split], facts.get("max_eval_samples"), seed)
+
+
+def _numbers_in(value: Any) -> list[float]:
+    """All numbers in nested lists and dictionaries."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for part in value for number in _numbers_in(part)]
+    return [value] if isinstance(value, int | float) else []

@@ -167,14 +167,15 @@ def _draw_loss(axes: "Axes", steps: np.ndarray, losses: np.ndarray) -> None:
 
 
 def _draw_equivariance(
-    axes: "Axes", counts: np.ndarray, errors: np.ndarray, spread: np.ndarray, backbone: float, letter: str = "c"
+    axes: "Axes", counts: np.ndarray, errors: np.ndarray, spread: np.ndarray, backbone: float | None, letter: str = "c"
 ) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     _title(axes, letter, "Equivariance error")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.axhline(backbone, color=ORANGE, linewidth=2.2)
+    if backbone is not None:
+        axes.axhline(backbone, color=ORANGE, linewidth=2.2)
     guide = errors[0] * np.sqrt(counts[0] / counts)
     if len(counts) > 1:
         axes.plot(counts, guide, color=GREY, linewidth=1.6, linestyle=(0, (4, 3)), label=r"$1/\sqrt{k}$ guide", zorder=1)
@@ -186,13 +187,16 @@ def _draw_equivariance(
         counts, errors, yerr=bars, color=BLUE, linewidth=2.2, marker="o", markersize=6, capsize=3.5, elinewidth=1.4,
         label="symmetrized, $k$ samples", zorder=3,
     )  # fmt: skip
-    low, high = min((errors - bars[0]).min(), guide.min(), backbone), max((errors + bars[1]).max(), backbone)
+    low, high = min((errors - bars[0]).min(), guide.min()), (errors + bars[1]).max()
+    if backbone is not None:
+        low, high = min(low, backbone), max(high, backbone)
+        axes.annotate(
+            "plain backbone", (1, backbone), xycoords=("axes fraction", "data"), xytext=(-4, 5),
+            textcoords="offset points", ha="right", va="bottom", fontsize=11, color=ORANGE, fontweight="bold",
+        )  # fmt: skip
+    high = max(high, 1.01 * low)
     # The lower fifth of the panel is the legend's, so that no curve can run through it.
     axes.set_ylim(low / (high / low) ** 0.3, high * (high / low) ** 0.16)
-    axes.annotate(
-        "plain backbone", (1, backbone), xycoords=("axes fraction", "data"), xytext=(-4, 5),
-        textcoords="offset points", ha="right", va="bottom", fontsize=11, color=ORANGE, fontweight="bold",
-    )  # fmt: skip
     axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=11, labelcolor=INK, loc="lower left")
     shown = counts if len(counts) <= 8 else counts[:: -(-len(counts) // 8)]
     axes.xaxis.set_major_locator(FixedLocator(shown.tolist()))

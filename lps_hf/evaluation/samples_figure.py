@@ -35,7 +35,7 @@ def samples_figure(results: Mapping[str, Any]) -> "Figure":
     # An error of exactly zero has no place on a logarithmic axis.
     errors = [point for point in points if point.get("equivariance_error")]
     backbone: Any = (results.get("equivariance") or {}).get("backbone_relative_error")
-    panels = (["metric"] if metrics else []) + (["error"] if errors and backbone else [])
+    panels = (["metric"] if metrics else []) + (["error"] if errors else [])
     if not panels:
         raise ValueError(
             "results: expected figures for some number of samples, got none. Make them with sampling_report, or train with "
@@ -48,7 +48,7 @@ def samples_figure(results: Mapping[str, Any]) -> "Figure":
             _draw_metric(axes, metrics, results, letter)
         else:
             counts, values, spread = _columns(errors, "equivariance_error", "equivariance_standard_error")
-            _draw_equivariance(axes, counts, values, spread, float(backbone), letter)
+            _draw_equivariance(axes, counts, values, spread, backbone or None, letter)
     return figure
 
 

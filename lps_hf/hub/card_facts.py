@@ -84,9 +84,9 @@ def symmetry_of(config: LPSConfig) -> str:
     for factor in get_group(config.group).factors:
         if isinstance(factor, CyclicGroup | DihedralGroup):
             number = factor.num_rotations
-            turns = {1: "the identity", 2: "half turns", 4: "quarter turns"}.get(number, f"turns by 1/{number} of a circle")
+            turns = {1: "the identity", 2: "half turns of images", 4: "quarter turns of images"}
             reflections = "reflections and " if isinstance(factor, DihedralGroup) else ""
-            words.append(f"{reflections}{turns}, of the image")
+            words.append(reflections + turns.get(number, f"turns of images by 1/{number} of a circle"))
         else:
             words.append(_ACTIONS[type(factor)].format(factor.dimension))
     return ", and ".join(words)
@@ -206,8 +206,9 @@ def class_names(config: LPSConfig, most: int = 20) -> list[str]:
     """Names of the classes, if they have names and are not too many to list."""
     labels: dict = config.id2label or {}
     names = [str(labels[index]) for index in sorted(labels)]
-    generic = [f"LABEL_{index}" for index in range(len(names))]
-    return [] if config.problem_type == "regression" or names == generic or len(names) > most else names
+    numbers = [name.removeprefix("LABEL_") for name in names]
+    says_nothing = config.problem_type == "regression" or numbers == [str(index) for index in range(len(names))]
+    return [] if says_nothing or len(names) > most else names
 
 
 def example_row(config: LPSConfig) -> Example:

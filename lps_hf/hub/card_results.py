@@ -50,7 +50,7 @@ def number(value: Any, error: Any = None) -> str:
         return str(value)
     if value == 0 and error is None:
         return "0"
-    if not is_figure(error) or error <= 0:
+    if not is_figure(error) or error <= 1e-12 * abs(value):  # of equal values, but for rounding
         return _plain(value, _decimals(value, 3))
     # Two digits of the error, but no fourth decimal for the second of them.
     decimals = min(_decimals(error, 2), max(3, _decimals(error, 1)))

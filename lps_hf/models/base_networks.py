@@ -294,7 +294,7 @@ class PairLinear(nn.Linear):
     A linear map of a concatenation is a sum of linear maps: those of the nodes are computed once per node, not per pair.
     """
 
-    def forward(self, hidden: Tensor, pairs: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
         """Map nodes (..., nodes, hidden) and pairs (..., nodes, nodes, channels) to (..., nodes, nodes, out_features)."""
         receiver, sender, pair = self.weight.split((hidden.shape[-1], hidden.shape[-1], pairs.shape[-1]), dim=1)
         mapped = F.linear(pairs, pair, self.bias)

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import DatasetDict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
+from transformers.utils import logging
 
 from lps_hf.data.recorded_rows import evaluated_rows
 from lps_hf.data.rows import fold_splits, infer_config, load_dataset_for
@@ -28,6 +29,8 @@ from lps_hf.models.processing_lps import LPSProcessor
 
 from .arguments import LPSTrainingArguments
 from .task_arguments import DataArguments, ModelArguments
+
+logger = logging.get_logger(__name__)
 
 # Adding a task is one line: the head that it trains.
 TASKS: dict[str, type[heads.LPSTaskModel]] = {

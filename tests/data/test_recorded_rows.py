@@ -55,6 +55,10 @@ def test_links_are_evaluated_on_every_pair():
         ({"generated": True, "kind": "qm9", "num_rows": 3}, "expected a generated kind for graph-classification, got 'qm9'"),
         ({"generated": True, "kind": "cycle-pairs", "num_rows": 1e9}, "expected 1 to 100000 rows, got 1000000000.0"),
         ({"generated": True, "kind": "cycle-pairs", "num_rows": 3, "options": {"x": 1}}, "^options: 'cycle-pairs' expects"),
+        (
+            {"generated": True, "kind": "cycle-pairs", "num_rows": 3, "options": {"cycle_lengths": [3, 10**9]}},
+            "^dataset: expected options of at most 10000, got ",
+        ),
     ],
 )
 def test_facts_that_do_not_tell_where_the_rows_are(facts, message):

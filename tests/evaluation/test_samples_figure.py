@@ -60,7 +60,8 @@ def test_what_is_missing_is_left_out():
     assert error.get_ylabel() == "relative error"
     (metric,) = samples_figure(results_with("equivariance_error")).axes
     assert metric.get_ylabel().startswith("balanced accuracy")
-    (metric,) = samples_figure(results_with(equivariance={})).axes
+    *_, error = samples_figure(results_with(equivariance={})).axes
+    assert not [text for text in error.texts if text.get_text() == "plain backbone"]
     bare = results_with("metric_deviation", baseline=None, baseline_name=None, samples_rows=None, num_eval_samples="auto")
     metric, _ = samples_figure(bare).axes
     assert texts_of(metric) == {"± deviation of draws"}

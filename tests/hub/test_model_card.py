@@ -239,6 +239,11 @@ def test_deviations_of_a_part_of_the_rows_are_not_told_of_all():
     assert "standard deviation over draws of group elements" not in shown
 
 
+def test_a_deviation_of_rounding_is_none():
+    shown = section(make_model_card(tiny_classifier(), {**RESULTS, "test_deviation": {"accuracy": 1.2e-16}}), "Results")
+    assert "| accuracy ↑ | 0.789 | 0.684 |" in shown
+
+
 def test_more_error_than_the_backbone_is_explained():
     samples = [{"num_samples": 1, "equivariance_error": 0.5}, {"num_samples": 2, "equivariance_error": 0.4}]
     explanation = "With few samples it is above the backbone's"
@@ -289,9 +294,9 @@ def test_every_distribution_is_described_by_what_it_does(distribution, says, say
 @pytest.mark.parametrize(
     ("group", "action", "interpolates"),
     [
-        ("C_4", "quarter turns, of the image", False),
-        ("D_4", "reflections and quarter turns, of the image", False),
-        ("C_8", "turns by 1/8 of a circle, of the image", True),
+        ("C_4", "quarter turns of images", False),
+        ("D_4", "reflections and quarter turns of images", False),
+        ("C_8", "turns of images by 1/8 of a circle", True),
     ],
 )
 def test_turns_of_images(group, action, interpolates):
@@ -302,6 +307,20 @@ def test_turns_of_images(group, action, interpolates):
     assert "The average is taken over every element of the group" in card.text
     assert ("up to that interpolation" in card.text) == interpolates
     assert "nodes" not in section(card, "Limitations")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["cycle", "path", "star"], "Classes, in the order of the scores: cycle, path, star."),
+        (["0", "1", "2"], None),
+        (None, None),
+    ],
+)
+def test_names_of_classes_where_they_say_something(names, shown):
+    labels = {} if names is None else {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    text = make_model_card(tiny_classifier(**labels)).text
+    assert shown in text if shown else "Classes, in" not in text
 
 
 def test_auto_is_described_with_its_caveat():

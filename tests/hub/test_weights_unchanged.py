@@ -28,7 +28,7 @@ def model_of(head, dtype):
 
 
 def bits(tensor):
-    return tensor.dtype, tuple(tensor.shape), tensor.contiguous().reshape(-1).view(torch.uint8).tolist()
+    return tensor.dtype, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).tolist()
 
 
 def assert_same_bits(tensors, others):
@@ -77,7 +77,7 @@ from safetensors.torch import load_file
 import lps_hf
 
 def bits(tensors):
-    return {name: [str(t.dtype), list(t.shape), t.contiguous().reshape(-1).view(torch.uint8).tolist()] for name, t in tensors.items()}
+    return {name: [str(t.dtype), list(t.shape), t.reshape(-1).view(torch.uint8).tolist()] for name, t in tensors.items()}
 
 seen = []
 for number, (folder, kind) in enumerate(FOLDERS):

@@ -29,9 +29,9 @@ CONSTANTS = {"95 % probability", "(batch, 2, edges)"}
 
 
 def leaves(value: Any) -> list[Any]:
-    """All values in nested dicts and lists, and the lengths of the lists."""
+    """All values in nested dicts and lists, and how many there are in each."""
     if isinstance(value, dict):
-        return [leaf for part in value.values() for leaf in leaves(part)]
+        return [len(value), *(leaf for part in value.values() for leaf in leaves(part))]
     if isinstance(value, list):
         return [len(value), *(leaf for part in value for leaf in leaves(part))]
     return [value]
@@ -62,7 +62,9 @@ def unexplained_numbers(card: str, results: dict[str, Any], config: dict[str, An
     Code is an example, and lines that stand in the template as they are say nothing of this model.
     """
     values = leaves([results, config, given])
-    texts = sorted({value for value in values if isinstance(value, str) and len(value) > 1}, key=len, reverse=True)
+    names = {value for value in values if isinstance(value, str) and len(value) > 1}
+    names |= {re.sub(r"[^\w.-]+", "-", name) for name in names}  # as the header writes names of generated data
+    texts = sorted(names, key=len, reverse=True)
     known = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     known += [float(number) for text in texts for number in re.findall(r"\d+", text)] + derived(results, config)
     constant = set(TEMPLATE.splitlines())

@@ -8,6 +8,7 @@ from transformers import ViTModel
 
 from lps_hf.hub import save_checkpoint
 from lps_hf.models.processing_lps import LPSProcessor
+from lps_hf.training import tasks
 from lps_hf.training.task_arguments import parse_arguments
 from lps_hf.training.tasks import Task, prepare_task
 from tests.tiny import random_rows, save_dataset, save_tiny_vit, tiny_classifier
@@ -245,3 +246,29 @@ def test_whole_numbers_that_are_quantities(folder):
     task = prepare(folder, "--problem_type", "regression")
     assert (task.metric, task.model.config.num_labels) == ("mae", 1)
     assert set(task.baseline) == {"mae", "rmse"}
+
+
+# ------------------------------------------------------------------------------------------------------------ the results
+
+
+def test_a_report_that_fails_does_not_cost_the_training(folder, monkeypatch):
+    task, arguments = prepare(folder), parse(folder)[2]
+    told = []
+    monkeypatch.setattr(tasks.logger, "warning", told.append)
+    assert tasks.measure_sampling(task, 0, arguments) == {}
+    monkeypatch.setattr(tasks, "sampling_report", lambda *rest, **options: torch.zeros(2) @ torch.zeros(3))
+    assert tasks.measure_sampling(task, 4, arguments) == {}
+    assert len(told) == 1
+    assert told[0].startswith("results.json: no figures against the number of samples, which could not be measured.")
+
+
+@pytest.mark.parametrize(
+    ("flags", "backbone"),
+    [((), "vit"), (("--from_scratch",), None)],
+)
+def test_results_name_folders_and_not_where_they_lie(folder, flags, backbone):
+    task = prepare(folder, *flags)
+    results = tasks.make_results(task, {"accuracy": 0.5}, [], 0, parse(folder)[2])
+    assert (results["backbone"], results["dataset"]["name"], results["dataset"]["local"]) == (backbone, "graphs", True)
+    assert str(folder) not in str(results)
+    assert (results["train_loss_first"], results["num_train"], results["num_test"]) == (None, 30, 12)

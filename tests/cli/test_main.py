@@ -1,11 +1,15 @@
-"""The command line: what it prints where, and its exit codes."""
+"""The command line: help, what it prints where, and its exit codes."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from lps_hf import cli
+from lps_hf.cli.command import TASK_NAMES
+from lps_hf.cli.main import COMMANDS
+from lps_hf.data.rows import TASK_COLUMNS
 
 RESULTS = {
     "test_accuracy": 0.98,
@@ -98,12 +102,65 @@ def test_wrong_arguments_end_with_2(capsys, arguments, message):
     assert not output.out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["quickstart", "--help"]])
-def test_help_is_printed(capsys, arguments):
+def test_help_lists_every_command_and_the_exit_codes(capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        cli.main(["--help"])
     assert caught.value.code == 0
-    assert "quickstart" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert {command.name for command in COMMANDS} == {
+        *("quickstart", "symmetrize", "train", "evaluate", "predict", "equivariance"),
+        *("card", "publish", "verify", "convert", "info"),
+    }
+    for command in COMMANDS:
+        assert f"    {command.name}" in output
+    assert "130  interrupted" in output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_of_a_command_is_a_manual(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command.name, "--help"])
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: lps-hf {command.name}")
+    assert " ".join(command.description.split()) in " ".join(output.split())
+    assert f"examples:\n  {command.examples[0]}" in output
+    assert all(example.startswith(f"lps-hf {command.name}") or "verify" in example for example in command.examples)
+    assert "--json" in output
+    assert max(map(len, output.splitlines())) <= 130
+
+
+def test_the_tasks_are_those_of_the_package():
+    assert set(TASK_NAMES) == set(TASK_COLUMNS)
+
+
+def test_json_is_one_object_and_what_a_job_prints_goes_to_stderr(quickstart, capsys, monkeypatch):
+    from lps_hf.training import quickstart as module
+
+    def talkative(*arguments):
+        print("Training …")
+        return {**RESULTS, "loss": float("nan"), "history": [1.0, float("inf")]}
+
+    monkeypatch.setattr(module, "run_quickstart", talkative)
+    assert cli.main(["quickstart", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {**RESULTS, "loss": None, "history": [1.0, None]}
+    assert output.err == "Training …\n"
+
+
+def test_a_traceback_is_shown_on_request(quickstart, capsys):
+    quickstart.error = OSError("disk full")
+    assert cli.main(["quickstart", "--traceback"]) == 1
+    output = capsys.readouterr()
+    assert "Traceback (most recent call last)" in output.err
+    assert output.err.endswith("lps-hf: disk full\n")
+
+
+def test_an_interruption_has_an_exit_code_of_its_own(quickstart, capsys):
+    quickstart.error = KeyboardInterrupt()
+    assert cli.main(["quickstart"]) == 130
+    assert capsys.readouterr().err == "lps-hf: interrupted\n"
 
 
 def test_a_process_without_steps_ends_with_1_and_says_so(tmp_path):
