@@ -13,6 +13,7 @@ INSTALL = [
     "accelerate>=1.15",
     "datasets>=5.2",
     "huggingface-hub>=2.4",
+    "jinja2>=3.1",  # the model card's template
     "numpy>=2.0",
     "pyyaml>=6.0",  # recipes
     "safetensors>=0.8",
@@ -46,7 +47,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["lps_hf", "lps_hf.*"]),
-    package_data={"lps_hf": ["py.typed"]},
+    package_data={"lps_hf": ["py.typed"], "lps_hf.hub": ["card_template.md"]},
     python_requires=">=3.11",
     install_requires=INSTALL,
     extras_require=EXTRAS,

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -116,6 +116,7 @@ def sampling_report(
     if num_draws < 2:
         raise ValueError(f"num_draws: expected at least 2, or there would be no error bar, got {num_draws}.")
     counts = sample_counts(model.config, max_samples)
+    num_rows = min(num_rows, len(rows)) if isinstance(rows, Sized) else num_rows
     was_training = model.training
     model.eval()
     try:

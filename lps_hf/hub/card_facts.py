@@ -88,7 +88,7 @@ def symmetry_of(config: LPSConfig) -> str:
             reflections = "reflections and " if isinstance(factor, DihedralGroup) else ""
             words.append(reflections + turns.get(number, f"turns of images by 1/{number} of a circle"))
         else:
-            words.append(_ACTIONS[type(factor)].format(factor.dimension))
+            words.append(_ACTIONS.get(type(factor), f"the group {factor.name}").format(factor.dimension))
     return ", and ".join(words)
 
 
@@ -219,6 +219,7 @@ def example_row(config: LPSConfig) -> Example:
         image = '    "image": Image.open("picture.png").convert("RGB"),'
         return Example("from PIL import Image\n", image, _LABEL_EXAMPLES["image"])
     count = min(3, config.max_nodes)
+    corners = [[float(place + 1 == node) for place in range(dimension)] for node in range(count)]
     lines = []
     if not axes.keys() & {"positions", "velocities", "pair_features"} or "edge_features" in axes:
         edges = "[[0, 1, 1, 2], [1, 0, 2, 1]]" if count == 3 else "[[], []]" if count == 1 else "[[0, 1], [1, 0]]"
@@ -232,7 +233,6 @@ def example_row(config: LPSConfig) -> Example:
         feature = _zeros(len(categories), "0") if categories else _zeros(axes["edge_features"].num_channels, "0.0")
         lines.append(f'"edge_attr": [{feature}] * {(0, 0, 2, 4)[count]}')
     if axes.keys() & {"positions", "pair_features"}:
-        corners = [[float(place + 1 == node) for place in range(dimension)] for node in range(count)]
         lines.append(f'"positions": {corners}')
     if "velocities" in axes:
         lines.append(f'"velocities": [{_zeros(dimension, "0.0")}] * {count}')

@@ -227,11 +227,11 @@ def eval_results(
         measured = equivariance.get("num_samples")
         arguments = {"num_samples": measured} if is_random(config) and measured is not None else None
         entries.append(("equivariance_error", EQUIVARIANCE, equivariance["relative_error"], arguments))
-    metric = str(results.get("metric"))
+    metric = results.get("metric")
     for row in (results.get("samples") or []) if is_random(config) else []:
         many = {"num_samples": row["num_samples"]}
         samples = f", {row['num_samples']} sample" + "s" * (row["num_samples"] != 1)
-        if is_figure(row.get("metric")):
+        if metric and is_figure(row.get("metric")):
             rows = {"num_rows": results["samples_rows"]} if results.get("samples_rows") else {}
             entries.append((metric, metric_name(metric) + samples, row["metric"], {**many, **rows}))
         if is_figure(row.get("equivariance_error")) and row["num_samples"] != equivariance.get("num_samples"):

@@ -342,6 +342,15 @@ def test_the_function_itself_without_a_head():
     assert "LPSTrainer" not in card.text
 
 
+def test_velocities_alone_make_an_example_too():
+    fields = {"inputs": {"velocities": "n v"}, "output": "n v", "group": "S_n x O(3)", "max_nodes": 4}
+    config = LPSConfig(backbone_config={"model_type": "lps_mlp", "hidden_sizes": [4]}, **fields)
+    config.architectures = ["LPSForParticleDynamics"]
+    code = section(make_model_card(config), "How to use")
+    assert '"velocities": [[0.0, 0.0, 0.0]] * 3,\n}' in code
+    assert '"target_positions": [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]' in code
+
+
 @pytest.mark.parametrize("task", CASES)
 def test_the_code_of_every_kind_of_card_runs(task, tmp_path, monkeypatch):
     """The package's block, and then that for fine-tuning, as a reader would paste them, on the model that the card is of."""

@@ -25,3 +25,14 @@ def test_a_model_runs_while_its_weights_are_elsewhere(name, kind, place, tmp_pat
         disk_offload(model, str(tmp_path), execution_device=torch.device("cpu"))
     assert all(parameter.is_meta for parameter in model.parameters())
     assert torch.equal(model(**batch).logits, expected)
+
+
+@torch.no_grad()
+def test_a_canonical_model_loads_its_distribution_as_a_whole():
+    """It computes with its weights in double precision, so they have to be there before the first of its layers."""
+    model, batch = make_model("graphs", "canonical").float(), inputs_of("graphs", "canonical")
+    make_model.cache_clear()
+    batch["noise"] = draw_noise(model, batch, 2, seed=0)
+    expected = model(**batch).logits
+    cpu_offload(model, execution_device=torch.device("cpu"), preload_module_classes=["EquivariantDistribution"])
+    assert torch.equal(model(**batch).logits, expected)
