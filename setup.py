@@ -18,7 +18,7 @@ INSTALL = [
     "pyyaml>=6.0",  # recipes
     "safetensors>=0.8",
     "scikit-learn>=1.5",  # metrics over a whole split
-    "torch>=2.6",
+    "torch>=2.7",
     "transformers>=5.23",
 ]
 EXTRAS = {
@@ -26,6 +26,15 @@ EXTRAS = {
     "chem": ["rdkit>=2025.3"],
     "canonical": ["canonaut>=1.0"],  # frame="canonical_labelling"
     "vision": ["pillow>=11.0"],  # image processors
+    "demo": ["gradio>=6.0"],  # scripts/space
+    "neighbours": [
+        "onnx>=1.20",
+        "onnxruntime>=1.23",
+        "onnxscript>=0.6",
+        "peft>=0.21",
+        "tensorboard>=2.20",
+        "torch_geometric>=2.7",
+    ],
     "test": [
         "canonaut>=1.0",
         "matplotlib>=3.9",
@@ -37,7 +46,7 @@ EXTRAS = {
     ],
     "quality": ["import-linter>=2.5", "mypy>=2.0", "ruff>=0.17"],
 }
-EXTRAS["dev"] = sorted({*EXTRAS["viz"], *EXTRAS["test"], *EXTRAS["quality"]})
+EXTRAS["dev"] = sorted({*EXTRAS["viz"], *EXTRAS["chem"], *EXTRAS["neighbours"], *EXTRAS["test"], *EXTRAS["quality"]})
 
 setup(
     name="lps_hf",

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 
 from lps_hf.evaluation.samples_figure import samples_figure
+from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
@@ -95,8 +96,26 @@ def figure_name(results: Mapping[str, Any] | None) -> str | None:
     return FIGURE_FILE if is_drawn else None
 
 
+def write_report(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """Write results.json, card and figure anew, beside a checkpoint that is there; each file is replaced in one piece.
+
+    Args:
+        folder: The checkpoint.
+        results: What was measured, as for `save_checkpoint`.
+
+    Raises:
+        OSError: If there is no checkpoint, or it cannot be written.
+        TypeError: If `results` holds what JSON cannot.
+    """
+    config = LPSConfig.from_pretrained(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".lps-hf-") as temporary:
+        _write_report(Path(temporary), config, results, card=None)
+        for file in sorted(Path(temporary).iterdir()):
+            file.replace(Path(folder) / file.name)
+
+
 def _write_report(
-    folder: Path, model: LPSPreTrainedModel, results: Mapping[str, Any] | None, card: ModelCard | str | None
+    folder: Path, model: LPSPreTrainedModel | LPSConfig, results: Mapping[str, Any] | None, card: ModelCard | str | None
 ) -> None:
     if results is not None:
         (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

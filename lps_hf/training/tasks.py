@@ -19,7 +19,7 @@ from lps_hf.evaluation.baselines import baseline_of
 from lps_hf.evaluation.environment import environment
 from lps_hf.evaluation.metrics import compute_metrics_for, metric_of
 from lps_hf.evaluation.sampling_report import sampling_report
-from lps_hf.hub.checkpoints import save_checkpoint
+from lps_hf.hub.checkpoints import save_checkpoint, write_report
 from lps_hf.hub.publishing import publish
 from lps_hf.models import modeling_heads_lps as heads
 from lps_hf.models.backbones import vision_tower_config
@@ -281,14 +281,6 @@ def training_facts(arguments: TrainingArguments) -> dict[str, Any]:
     }
 
 
-def write_results(folder: str | Path, results: dict[str, Any]) -> None:
-    """Write `results.json`, in one piece."""
-    folder = Path(folder)
-    temporary = folder / ".results.json"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "results.json")
-
-
 def save_run(task: Task, model: heads.LPSTaskModel, arguments: LPSTrainingArguments, results: dict[str, Any]) -> None:
     """Save a trained model with its code and figures to `arguments.output_dir`, and to the Hub with `push_to_hub`.
 
@@ -299,7 +291,11 @@ def save_run(task: Task, model: heads.LPSTaskModel, arguments: LPSTrainingArgume
         results: For `results.json`.
     """
     folder = Path(str(arguments.output_dir))
-    save_checkpoint(model, task.processor, folder, results=results)
+    try:
+        save_checkpoint(model, task.processor, folder, results=results)
+    except Exception:
+        save_checkpoint(model, task.processor, folder)  # what a card or figure trips over must not cost the weights
+        raise
     if arguments.push_to_hub:
         publish(
             model,
@@ -334,7 +330,7 @@ def run_and_report(
         scratch = train(True)
         results["scratch"] = {key: scratch[key] for key in SCRATCH_KEYS if key in scratch}
         if is_main:
-            write_results(output_dir, results)
+            write_report(output_dir, results)
     if is_main:
         metric = results["metric"]
         print(f"\n{'test ' + metric:<28}{results['test'][metric]:.4f}")

@@ -202,6 +202,8 @@ def test_the_comparison_trains_a_random_backbone_on_the_same_budget(run, tmp_pat
     assert {key: alone[key] for key in scratch} == scratch
     assert alone.keys() == COMMON
     assert (results["backbone"], alone["backbone"]) == ("vit", None)
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert "random backbone, same budget" in (folder / "README.md").read_text(), "the card tells of both runs"
 
     # The checkpoint to go on from is the pretrained run's; the other one starts from nothing.
     again = run(name, "--compare_with_scratch", "--resume_from_checkpoint", str(folder / "checkpoint-2"), out="again")

@@ -171,7 +171,7 @@ def test_header_and_requirements_are_those_of_the_package():
     assert (SPACE / header["app_file"]).exists()
     assert header["sdk"] == "gradio"
     setup = (SPACE.parents[1] / "setup.py").read_text(encoding="utf-8")
-    needed = set(re.findall(r'"([a-z-]+>=[\d.]+)"', setup[setup.index("INSTALL = [") : setup.index("]\nEXTRAS")]))
+    needed = set(re.findall(r'"([a-z\d-]+>=[\d.]+)"', setup[setup.index("INSTALL = [") : setup.index("]\nEXTRAS")]))
     needed |= {re.search(rf'"({name}>=[\d.]+)"', setup)[1] for name in ("matplotlib", "rdkit")}
     given = (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert {line for line in given if not line.startswith("#")} == needed

@@ -7,6 +7,7 @@ import torch
 from transformers import ViTModel
 
 from lps_hf.hub import save_checkpoint
+from lps_hf.hub.loading import load_checkpoint
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.training import tasks
 from lps_hf.training.task_arguments import parse_arguments
@@ -272,3 +273,16 @@ def test_results_name_folders_and_not_where_they_lie(folder, flags, backbone):
     assert (results["backbone"], results["dataset"]["name"], results["dataset"]["local"]) == (backbone, "graphs", True)
     assert str(folder) not in str(results)
     assert (results["train_loss_first"], results["num_train"], results["num_test"]) == (None, 30, 12)
+
+
+def test_a_card_that_fails_does_not_cost_the_weights(folder, tmp_path, monkeypatch):
+    task, arguments = prepare(folder), parse(folder, "--output_dir", str(tmp_path / "out"))[2]
+
+    def fail(*arguments, **options):
+        raise KeyError("a mistake in the card")
+
+    monkeypatch.setattr("lps_hf.hub.checkpoints.make_model_card", fail)
+    with pytest.raises(KeyError, match="a mistake in the card"):
+        tasks.save_run(task, task.model, arguments, {"task": task.name})
+    again, _ = load_checkpoint(tmp_path / "out")
+    assert all(map(torch.equal, again.state_dict().values(), task.model.state_dict().values()))
