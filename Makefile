@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help quality style test test-slow test-common bench
+.PHONY: help quality style test test-slow test-common bench cards
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -29,3 +29,6 @@ bench:  ## Cost of symmetrization against the bare backbone, and how it grows wi
 		--json outputs/bench_symmetrization.json --figure outputs/bench_symmetrization.png
 	python scripts/bench_symmetrization.py --preset peptides --num_samples 10 100 --memory_only
 	python scripts/bench_scaling.py --json outputs/bench_scaling.json --figure outputs/bench_scaling.png
+
+cards:  ## The finished model cards, from the results of the recipes
+	python scripts/make_model_cards.py

@@ -120,9 +120,12 @@ def equivariance_error(
 
     Raises:
         ValueError: If `num_group_elements` or `num_samples` is less than 1, or the batch has no nodes.
+        TypeError: If it is no symmetrized model.
     """
     # The model may be wrapped, by PEFT or `torch.compile`.
-    head = next(module for module in model.modules() if isinstance(module, LPSPreTrainedModel))
+    head = next((module for module in model.modules() if isinstance(module, LPSPreTrainedModel)), None)
+    if head is None:
+        raise TypeError(f"model: expected a symmetrized model such as LPSModel, got {type(model).__name__}.")
     base: LPSModel = head if isinstance(head, LPSModel) else getattr(head, head.base_model_prefix)
     group, output = base.group, output_axes(head, batch)
     inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}

@@ -245,3 +245,8 @@ def test_a_batch_without_a_mask_has_no_padding():
     assert equivariance_error(model, batch, 2, 3, generator=torch.Generator().manual_seed(0)) == with_mask
     with pytest.raises(ValueError, match="node_categories: expected a tensor of shape .batch, nodes, ...., got None"):
         equivariance_error(model, {"edge_index": batch["edge_index"]})
+
+
+def test_only_symmetrized_models_are_measured():
+    with pytest.raises(TypeError, match="model: expected a symmetrized model such as LPSModel, got Linear"):
+        equivariance_error(torch.nn.Linear(2, 2), {})

@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import json
-import math
 import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
-from typing import Any
+
+from lps_hf.evaluation.json_text import json_text
 
 from .command import Command, Outcome
 from .making import CONVERT, QUICKSTART, SYMMETRIZE, TRAIN
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Stdout holds the one object and nothing that the job prints on its way.
             with contextlib.redirect_stdout(sys.stderr):
                 outcome: Outcome = options.run(options)
-            print(json.dumps(_strict(outcome.data), indent=2, ensure_ascii=False, allow_nan=False))
+            print(json_text(outcome.data))
         else:
             outcome = options.run(options)
             if outcome.text:
@@ -90,12 +89,3 @@ def _add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", comman
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parser.set_defaults(run=command.run, takes_more=command.takes_more)
-
-
-def _strict(data: Any) -> Any:
-    """The data with null for NaN and infinity, which JSON does not have."""
-    if isinstance(data, dict):
-        return {str(key): _strict(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_strict(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -3,6 +3,7 @@
 import json
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from .command import TASK_NAMES, Command, Outcome, table
@@ -88,6 +89,8 @@ def _run_symmetrize(options: Namespace) -> Outcome:
     from lps_hf.models.processing_lps import LPSProcessor
     from lps_hf.training.tasks import TASKS
 
+    if Path(options.backbone).is_absolute() and not Path(options.backbone).is_dir():  # and so no Hub id
+        raise FileNotFoundError(f"backbone: expected a Hub id or a folder, got {options.backbone}, which does not exist.")
     fields: dict[str, Any] = {}
     if options.dataset_name is not None:
         splits = load_dataset_for(options.task, options.dataset_name, options.dataset_config_name)

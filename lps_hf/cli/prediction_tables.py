@@ -83,5 +83,8 @@ def write_results(results: Sequence[Any], file: Path) -> None:
         writer.writerows(lines)
         text = buffer.getvalue()
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)  # of a full disk

@@ -1,6 +1,5 @@
 """Subcommands around sharing: card, publish, verify, info."""
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,17 @@ def _add_card_arguments(parser: ArgumentParser) -> None:
 
 def _run_card(options: Namespace) -> Outcome:
     from lps_hf.hub.model_card import make_model_card
+    from lps_hf.hub.verification import read_results
     from lps_hf.models.configuration_lps import LPSConfig
 
     folder = Path(options.folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: expected a checkpoint folder with config.json, found none.")
-    results_file, figure = folder / "results.json", folder / "samples.png"
-    results = json.loads(results_file.read_text(encoding="utf-8")) if results_file.is_file() else None
+    figure = folder / "samples.png"
     config = LPSConfig.from_pretrained(folder)
     card = make_model_card(
         config,
-        results,
+        read_results(folder),
         model_id=options.model_id,
         figure=figure.name if figure.is_file() else None,
         **_card_fields(options),

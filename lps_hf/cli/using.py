@@ -1,6 +1,7 @@
 """Subcommands that use a checkpoint: evaluate, predict, equivariance."""
 
 from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
 
     from lps_hf.models.modeling_heads_lps import LPSTaskModel
     from lps_hf.models.processing_lps import LPSProcessor
-
-# Of float64 rounding: what is above it under coupled noise is no rounding.
-COUPLED_TOLERANCE = 1e-8
 
 
 def _add_shared_arguments(parser: ArgumentParser) -> None:
@@ -168,7 +166,13 @@ def _add_equivariance_arguments(parser: ArgumentParser) -> None:
 def _run_equivariance(options: Namespace) -> Outcome:
     from lps_hf.evaluation.prediction import task_of
     from lps_hf.evaluation.sampling_report import sampling_report
+    from lps_hf.hub.card_facts import interpolates
+    from lps_hf.hub.verification import COUPLED_TOLERANCE
 
+    if options.figure and not Path(options.figure).absolute().parent.is_dir():
+        raise FileNotFoundError(f"--figure: expected a folder that exists, got {Path(options.figure).parent}.")
+    if options.figure and find_spec("matplotlib") is None:
+        raise ImportError("--figure: needs matplotlib: pip install 'lps_hf[viz]'.")
     model, processor = _load_head(options)
     task = task_of(model)
     sizes = {"num_rows": options.num_rows, "max_samples": options.max_samples, "seed": options.seed}
@@ -185,14 +189,15 @@ def _run_equivariance(options: Namespace) -> Outcome:
         metric = _plus_minus(point.get("metric"), point.get("metric_deviation"))
         lines.append(f"{point['num_samples']:>8}  {error:<20}  {metric}".rstrip())
     backbone = _plus_minus(overall["backbone_relative_error"], overall["backbone_standard_error"])
-    exact = overall["coupled_relative_error"]
+    exact = overall.get("coupled_relative_error")  # none where nothing is symmetrized
+    known = [("noise moved along, float64", f"{exact:.1e}")] if exact is not None else []
     lines += [
         "",
-        table([("plain backbone", backbone), ("noise moved along, float64", f"{exact:.1e}")]),
+        table([("plain backbone", backbone), *known]),
         f"Relative errors on {overall['num_rows']} rows, ± standard error; metric on {report['samples_rows']}, ± deviation.",
     ]
-    # Pixels between the grid are interpolated, and then only the error against the backbone's tells something.
-    is_wrong = exact > COUPLED_TOLERANCE and "pixel_values" not in (model.config.inputs or {})
+    # Between pixels is interpolated, and then only the error against the backbone's tells something.
+    is_wrong = exact is not None and exact > COUPLED_TOLERANCE and not interpolates(model.config)
     return Outcome(report, "\n".join(lines), found_fault=is_wrong)
 
 

@@ -61,7 +61,9 @@ def recorded_rows(task: str, facts: Mapping[str, Any], name_or_path: str | None 
     if name_or_path is None:
         if facts.get("local") or not isinstance(name, str):
             raise ValueError(f"dataset: {name!r} was a folder where the model was made. Say where it is now.")
-        validate_repo_id(name)  # what somebody else wrote is no path on this machine
+        validate_repo_id(name)
+        if Path(name).exists():  # what somebody else wrote is no path on this machine
+            raise ValueError(f"dataset: {name!r} was one of the Hub, and is a folder here. Say which one is meant.")
     is_folder = Path(str(name)).exists()
     revision = None if is_folder else facts.get("revision")
     splits = load_dataset_for(task, str(name), facts.get("config_name"), revision)

@@ -13,6 +13,8 @@ from .link_ranking import link_ranking_metrics
 
 # Missing class labels, and what Trainer pads with when it joins batches of different width.
 IGNORED = -100
+# Metrics that are errors.
+LOWER_IS_BETTER = ("mae", "mse", "rmse")
 
 
 class Predictions(Protocol):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .figures import BLUE, GREY, INK, _draw_equivariance, _frame, _title
+from .metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def _draw_metric(axes: "Axes", points: Sequence[Mapping[str, Any]], results: Map
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     name = str(results.get("metric") or "metric")
-    is_error = name in ("mae", "mse", "rmse")
+    is_error = name in LOWER_IS_BETTER
     words = name.upper() if is_error else name.replace("_", " ")
     counts, values, spread = _columns(points, "metric", "metric_deviation")
     _title(axes, letter, f"Test {words}")

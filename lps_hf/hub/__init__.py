@@ -3,6 +3,7 @@
 from .checkpoints import save_checkpoint
 from .conversion import Conversion, convert_published
 from .fetching import fetch
+from .loading import load_checkpoint
 from .model_card import LPSModelCardData, make_model_card
 from .publishing import PublishPlan, publish, publish_folder
 from .verification import Verification, verify
@@ -14,6 +15,7 @@ __all__ = [
     "Verification",
     "convert_published",
     "fetch",
+    "load_checkpoint",
     "make_model_card",
     "publish",
     "publish_folder",

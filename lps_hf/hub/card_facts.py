@@ -3,7 +3,7 @@
 from copy import copy
 from typing import NamedTuple
 
-from lps_hf.auto import AUTO_CLASSES, OTHER_HEADS, pipelines_of
+from lps_hf.auto import pipelines_of
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.groups import get_group
 from lps_hf.models.orthogonal_groups import (
@@ -58,11 +58,6 @@ class Example(NamedTuple):
     """A line for every key, for a dict display."""
     label: str
     """The key and value of its label."""
-
-
-def auto_class_of(head: str) -> str:
-    """The Auto class of transformers that loads checkpoints of a head without the package."""
-    return {**{name: auto_class for name, _, auto_class, _ in AUTO_CLASSES}, **OTHER_HEADS}[head]
 
 
 def pipeline_task_of(config: LPSConfig, head: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from lps_hf.evaluation.metrics import LOWER_IS_BETTER
 from lps_hf.models.configuration_lps import LPSConfig
 
 from .card_facts import is_random
@@ -20,7 +21,6 @@ METRIC_NAMES = {
     "rmse": "root mean squared error",
     "roc_auc": "area under the ROC curve",
 }
-LOWER_IS_BETTER = ("mae", "mse", "rmse")
 EQUIVARIANCE = "relative equivariance error"
 # Tasks whose rows are answered one by one and right or wrong.
 _CLASSIFIES_ROWS = ("graph-classification", "point-cloud-classification", "image-classification")
@@ -126,8 +126,9 @@ def spread_of(results: Mapping[str, Any]) -> dict[str, Any] | None:
         right answers) above it would have shown one with 95 % probability.
     """
     value: Any = (results.get("test") or {}).get("accuracy")
-    count = results.get("num_test")
-    if results.get("metric") != "accuracy" or results.get("task") not in _CLASSIFIES_ROWS or not is_figure(value) or not count:
+    count: Any = results.get("num_test")
+    is_known = is_figure(value) and 0 <= value <= 1 and type(count) is int and count > 0
+    if results.get("metric") != "accuracy" or results.get("task") not in _CLASSIFIES_ROWS or not is_known:
         return None
     if value in (0, 1):
         return {"kind": "all right" if value else "all wrong", "bound": 3 / count, "count": count}

@@ -1,6 +1,5 @@
 """Checkpoint folders that carry their code, written in one piece."""
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -11,12 +10,13 @@ from typing import Any
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 
+from lps_hf.evaluation.json_text import json_text
 from lps_hf.evaluation.samples_figure import samples_figure
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
-from .model_card import make_model_card
+from .model_card import is_own_card, make_model_card
 from .remote_code import MODEL_AUTO_CLASSES, add_code
 
 CARD_FILE, RESULTS_FILE, FIGURE_FILE = "README.md", "results.json", "samples.png"
@@ -39,7 +39,7 @@ def save_checkpoint(
         model: The model.
         processor: Its processor.
         folder: Where to write. Files of other names that are there already stay, unless they are weights of a model, or figures
-            that were measured of these weights (results.json, samples.png).
+            that were measured of these weights (results.json, samples.png). A card that was made by this package is made anew.
         results: What was measured, for results.json, the model card (README.md) and, where matplotlib is installed, the figure
             of metric and equivariance error against the number of samples (samples.png).
         card: The model card, if not the one made from `results`. Without both, none is written.
@@ -69,6 +69,8 @@ def save_checkpoint(
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise OSError(f"{folder}: the weights cannot be written. {error}") from error
         add_code(new, model, processor)
+        if results is None and card is None and is_own_card(folder / CARD_FILE):
+            card = make_model_card(model)  # the one that is there tells figures of other weights
         _write_report(new, model, results, card)
         if there_already:
             _exchange(new, folder, old)
@@ -110,7 +112,8 @@ def write_report(folder: str | Path, results: Mapping[str, Any]) -> None:
     config = LPSConfig.from_pretrained(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".lps-hf-") as temporary:
         _write_report(Path(temporary), config, results, card=None)
-        for file in sorted(Path(temporary).iterdir()):
+        # The card last: it tells of what is there.
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == CARD_FILE):
             file.replace(Path(folder) / file.name)
 
 
@@ -118,7 +121,7 @@ def _write_report(
     folder: Path, model: LPSPreTrainedModel | LPSConfig, results: Mapping[str, Any] | None, card: ModelCard | str | None
 ) -> None:
     if results is not None:
-        (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (folder / RESULTS_FILE).write_text(json_text(results) + "\n", encoding="utf-8")
         figure = figure_name(results)
         if figure is not None:
             samples_figure(results).savefig(folder / figure)

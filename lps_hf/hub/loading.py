@@ -6,12 +6,13 @@ from pathlib import Path
 import transformers
 
 import lps_hf
-from lps_hf.auto import ALIASES, AUTO_CLASSES, OTHER_HEADS
+from lps_hf.auto import ALIASES
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .fetching import fetch
+from .remote_code import MODEL_AUTO_CLASSES
 
 
 def load_checkpoint(
@@ -36,7 +37,7 @@ def load_checkpoint(
         if isinstance(repo_id_or_folder, Path):
             raise FileNotFoundError(f"{folder}: expected a checkpoint folder, found none.")
         folder = fetch(repo_id_or_folder, revision=revision, token=token)
-    return load_by_auto_class(folder), LPSProcessor.from_pretrained(folder)
+    return load_by_auto_class(folder), LPSProcessor.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_by_auto_class(folder: str | Path) -> LPSPreTrainedModel:
@@ -55,11 +56,13 @@ def load_by_auto_class(folder: str | Path) -> LPSPreTrainedModel:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder}: expected a checkpoint folder with config.json, found none.")
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    architecture = (settings.get("architectures") or [""])[0]
-    auto_classes = {name: auto_class for name, room, auto_class, _ in AUTO_CLASSES if room.startswith("modeling")}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        architecture = str((settings.get("architectures") or [""])[0])
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"{file}: expected the settings of a model, got something else. {error}") from error
     own = {meaning: alias for alias, meaning in ALIASES.items()}
-    name = auto_classes.get(architecture) or own.get(architecture) or OTHER_HEADS.get(architecture)
+    name = own.get(architecture) or MODEL_AUTO_CLASSES.get(architecture)
     if settings.get("model_type") != LPSConfig.model_type or name is None:
         raise ValueError(
             f"{folder}: expected a checkpoint of lps_hf, got model type {settings.get('model_type')!r} and class "

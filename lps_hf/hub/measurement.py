@@ -1,7 +1,6 @@
-"""What `verify` measures, in a process of its own: `python -m lps_hf.hub.measurement REQUEST ANSWER`."""
+"""What `verify` measures, in a process of its own that runs `main`."""
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,10 +55,10 @@ def measure(folder: str | Path, results: Mapping[str, Any], dataset: str | None 
             found["coupled_relative_error"] = coupled_error(model, generated)
         return found
     found["num_test"] = len(rows)
-    seed = int(results.get("seed") or 0)
     if results.get("test"):
-        batch_size = int(results.get("eval_batch_size") or 32)
-        found["test"] = evaluate(model, processor, rows, task, batch_size=batch_size, seed=seed, progress=progress)
+        batch_size = _count("eval_batch_size", results.get("eval_batch_size") or 32, MOST_ROWS)
+        options: Any = {"batch_size": batch_size, "seed": _seed(results), "progress": progress}
+        found["test"] = evaluate(model, processor, rows, task, **options)
     if results.get("equivariance"):
         found |= sampling_report(model, processor, rows, task, **_report_options(results), progress=progress)
     return found
@@ -79,17 +78,26 @@ def _rows(task: str, results: Mapping[str, Any], dataset: str | None) -> tuple[A
 
 
 def _report_options(results: Mapping[str, Any]) -> dict[str, int]:
-    equivariance, counts = results["equivariance"], [point["num_samples"] for point in results.get("samples") or []]
-    options = {
-        "num_rows": results.get("samples_rows") or equivariance["num_rows"],
-        "num_draws": results.get("samples_draws") or equivariance["num_group_elements"],
-        "max_samples": max([*counts, 1]),
+    equivariance, counts = results["equivariance"], [point.get("num_samples") for point in results.get("samples") or []]
+    return {
+        "num_rows": _count("num_rows", results.get("samples_rows") or equivariance.get("num_rows"), MOST_ROWS),
+        "num_draws": _count("num_draws", results.get("samples_draws") or equivariance.get("num_group_elements"), MOST_ROWS),
+        "max_samples": max(_count("num_samples", count, MOST_SAMPLES) for count in [*counts, 1]),
+        "seed": _seed(equivariance),
     }
-    most = {"num_rows": MOST_ROWS, "num_draws": MOST_ROWS, "max_samples": MOST_SAMPLES}
-    for name, value in options.items():
-        if type(value) is not int or not 1 <= value <= most[name]:
-            raise ValueError(f"results.json: expected 1 to {most[name]} for {name}, got {value!r}.")
-    return {**options, "seed": int(equivariance.get("seed") or 0)}
+
+
+def _count(name: str, value: Any, most: int) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"results.json: expected 1 to {most} for {name}, got {value!r}.")
+    return value
+
+
+def _seed(facts: Mapping[str, Any]) -> int:
+    seed = facts.get("seed") or 0
+    if type(seed) is not int:
+        raise ValueError(f"results.json: expected a whole number as seed, got {seed!r}.")
+    return seed
 
 
 def logits_of(folder: str | Path, inputs: Mapping[str, Any]) -> torch.Tensor:
@@ -101,14 +109,19 @@ def logits_of(folder: str | Path, inputs: Mapping[str, Any]) -> torch.Tensor:
 def main(arguments: list[str]) -> None:
     """Answer a request: a file of `torch.save` with `num_threads`, `folder`, and the arguments of `measure` or `logits_of`.
 
+    What they refuse is an answer too: their message by the key `wrong_value` or `not_found`.
+
     Args:
         arguments: File of the request, file for the answer.
     """
     request = torch.load(arguments[0], weights_only=True)
     torch.set_num_threads(min(request.pop("num_threads"), os.cpu_count() or 1))
     logging.disable_progress_bar()
-    torch.save((logits_of if "inputs" in request else measure)(**request), arguments[1])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    answer: Any
+    try:
+        answer = (logits_of if "inputs" in request else measure)(**request)
+    except ValueError as error:
+        answer = {"wrong_value": str(error)}
+    except OSError as error:
+        answer = {"not_found": str(error)}
+    torch.save(answer, arguments[1])

@@ -17,7 +17,6 @@ from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 
 from .card_facts import (
-    auto_class_of,
     class_names,
     distribution_in_words,
     example_row,
@@ -46,11 +45,14 @@ from .card_results import (
     starts_above_backbone,
     training_rows,
 )
+from .remote_code import MODEL_AUTO_CLASSES
 
 # Read at once: what stands in the file when a long training ends may be of another version than this code.
 TEMPLATE = (Path(__file__).parent / "card_template.md").read_text(encoding="utf-8")
 TAGS = ("lps_hf", "probabilistic-symmetrization")
 # What stands on a card until it is known better; see `complete_card`.
+# The last line of the template.
+OWN_MARK = "<!-- Made by lps_hf from config.json and results.json. -->"
 PLACEHOLDER = "path/to/this/folder"
 NO_LICENSE = "- No licence was given for these weights. Ask their author before you use them."
 # Tasks of lps_hf by the name that the Hub sorts them under.
@@ -136,7 +138,7 @@ class LPSModelCardData(ModelCardData):
             raise TypeError(f"model: expected a model of lps_hf or its LPSConfig, got {type(model).__name__}.")
         self.config = config
         self.head = type(model).__name__ if config is not model else (config.architectures or ["LPSModel"])[0]
-        if self.head not in vars(modeling_heads_lps) and self.head != "LPSModel":
+        if self.head not in MODEL_AUTO_CLASSES:
             raise ValueError(f"model: expected a class of lps_hf such as LPSForGraphClassification, got {self.head!r}.")
         self.num_parameters = _count_parameters(model, self.head)
         named = self.results.get("task")
@@ -224,7 +226,7 @@ class LPSModelCardData(ModelCardData):
             # What the model is.
             "config": config,
             "head": self.head,
-            "auto_class": auto_class_of(self.head),
+            "auto_class": MODEL_AUTO_CLASSES[self.head],
             "pipeline_task": pipeline_task_of(config, self.head),
             "symmetry": symmetry_of(config),
             "is_symmetrized": config.distribution != "none",
@@ -356,6 +358,11 @@ def make_model_card(
         results=dict(results or {}),
     )
     return data.compute(model).render()
+
+
+def is_own_card(file: Path) -> bool:
+    """Whether a file is a card that this module made, as its last line says."""
+    return file.is_file() and file.read_text(encoding="utf-8").rstrip().endswith(OWN_MARK)
 
 
 def complete_card(

@@ -113,7 +113,10 @@ class Shapes(NamedTuple):
     def count(self, prefix: str) -> int:
         """Number of layers, which have numbers behind the prefix."""
         numbers = [key.removeprefix(prefix).split(".")[0] for key in self.tensors if key.startswith(prefix)]
-        return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+        count = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+        if count > len(self.tensors):  # of which every layer has one at least
+            raise ValueError(f"{prefix}{count - 1}: expected no more layers than the {len(self.tensors)} tensors of the file.")
+        return count
 
     def has(self, prefix: str) -> bool:
         """Whether there is any tensor with this prefix."""

@@ -30,6 +30,7 @@ from .checkpoints import (
 from .errors import hub_errors, persistently
 from .model_card import complete_card, make_model_card
 from .remote_code import SETTINGS_FILES, code_files
+from .verification import read_results
 
 _MESSAGE = "Upload symmetrized model"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
@@ -182,8 +183,7 @@ def publish_folder(
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
         return send(folder, card=str(complete_card(text, model_id=send.full_name(), **fields)))
     config = LPSConfig.from_pretrained(folder)
-    file, figure = folder / RESULTS_FILE, FIGURE_FILE if (folder / FIGURE_FILE).is_file() else None
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    results, figure = read_results(folder), FIGURE_FILE if (folder / FIGURE_FILE).is_file() else None
     return send(folder, card=str(make_model_card(config, results, model_id=send.full_name(), figure=figure, **fields)))
 
 
@@ -207,7 +207,7 @@ def checkpoint_files(folder: Path) -> list[str]:
         raise ValueError(f"folder: expected a checkpoint with {' and '.join(missing)}, found no such file in {folder}.")
     try:
         code = code_files(folder)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"folder: {folder} holds settings that cannot be read. {error}") from error
     lacking = sorted(name for name in code if not (folder / name).is_file())
     if lacking or not code:
@@ -233,7 +233,10 @@ def _weights(folder: Path) -> set[str]:
     if (folder / "model.safetensors").is_file():
         shards, names = {"model.safetensors"}, {"model.safetensors"}
     elif index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            shards = set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"folder: {folder} holds a {index.name} that names no weights. {error}") from error
         names = {index.name, *shards}
     else:
         raise ValueError(f"folder: expected a checkpoint with model.safetensors, found none in {folder}.")

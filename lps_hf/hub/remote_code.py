@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ MODEL_AUTO_CLASSES = {
     **OTHER_HEADS,
 }
 SETTINGS_FILES = ("config.json", "processor_config.json")
+# Code lies beside the settings: a name that somebody else wrote is no path to another file of this machine.
+_CODE_FILE = re.compile(r"[\w-]+\.py")
 
 
 def add_code(folder: Path, model: LPSPreTrainedModel, processor: LPSProcessor) -> None:
@@ -54,6 +57,9 @@ def code_files(folder: Path) -> set[str]:
 
     Returns:
         `set[str]`: Those that the settings name, and those that they import. None where the settings name no classes.
+
+    Raises:
+        ValueError: If a name is that of a file elsewhere.
     """
     if not all("auto_map" in json.loads((folder / name).read_text(encoding="utf-8")) for name in SETTINGS_FILES):
         return set()
@@ -74,7 +80,10 @@ def _reachable(names: set[str], folders: list[Path]) -> set[str]:
     """These files, and all that they import from beside them."""
     reached, pending = set(names), sorted(names)
     while pending:
-        file = _find(pending.pop(), folders)
+        name = pending.pop()
+        if not _CODE_FILE.fullmatch(name):
+            raise ValueError(f"auto_map: expected code that lies beside the settings, got {name!r}.")
+        file = _find(name, folders)
         imported = {f"{module}.py" for module in get_relative_imports(file)} if file.is_file() else set()
         pending += sorted(imported - reached)
         reached |= imported

@@ -13,14 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import lps_hf
+
+from .checkpoints import RESULTS_FILE
 from .fetching import fetch
 
+# Not `-m`, which would import from the working folder first: that may be the checkpoint, with a torch.py of its own.
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from lps_hf.hub.measurement import main; main(sys.argv[2:])"
 # A figure agrees if it differs by no more than so many standard errors of the difference.
 STANDARD_ERRORS = 4
 # What rounding may leave of an error that is zero in exact arithmetic, in double precision.
 COUPLED_TOLERANCE = 1e-8
 # Relative difference of figures that are the same but for the order in which numbers were added up.
 ROUNDING = 1e-5
+# The objects in a results file.
+_PARTS = ("dataset", "test", "test_deviation", "baseline", "scratch", "training", "equivariance", "environment")
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def verify(
     folder = Path(repo_id_or_folder)
     if not folder.is_dir():
         folder = fetch(str(repo_id_or_folder), revision=revision, token=token)
-    results = _read_results(folder)
+    results = read_results(folder)
     threads = (results.get("environment") or {}).get("num_threads")
     request = {"folder": str(folder.absolute()), "results": results, "dataset": dataset, "progress": progress}
     now = _in_fresh_process(request, threads if type(threads) is int and threads > 0 else None, shown=progress)
@@ -151,7 +158,7 @@ def compare(name: str, results: Mapping[str, Any], now: Mapping[str, Any]) -> Ve
     if None not in counts and counts[0] != counts[1]:
         notes.append(f"These are other test rows: {counts[0]} were recorded, and there are {counts[1]}.")
     before, here = results.get("environment") or {}, now["environment"]
-    changed = sorted(key for key in {*before, *here} if before.get(key) != here.get(key))
+    changed = sorted(key for key in {*before, *here} if before and before.get(key) != here.get(key))
     unequal = [row.what for row in rows if row.now is not None and not row.is_equal]
     if changed:
         notes.append("Another environment: " + "; ".join(f"{key} {before.get(key)} → {here.get(key)}" for key in changed) + ".")
@@ -189,16 +196,32 @@ def _in_fresh_process(request: dict[str, Any], num_threads: int | None = None, s
         files = [str(Path(temporary) / name) for name in ("request.pt", "answer.pt")]
         # Another number of threads would round otherwise.
         torch.save({**request, "num_threads": num_threads or torch.get_num_threads()}, files[0])
-        command = [sys.executable, "-m", "lps_hf.hub.measurement", *files]
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(lps_hf.__file__).absolute().parents[1]), *files]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=None if shown else subprocess.PIPE, text=True)
         if done.returncode:
             said = f":\n{done.stderr}" if done.stderr else "; see above."
             raise RuntimeError(f"{request['folder']} could not be loaded in a fresh process{said}")
-        return torch.load(files[1], weights_only=True)
+        answer = torch.load(files[1], weights_only=True)
+    if isinstance(answer, dict) and "wrong_value" in answer:
+        raise ValueError(answer["wrong_value"])
+    if isinstance(answer, dict) and "not_found" in answer:
+        raise OSError(answer["not_found"])
+    return answer
 
 
-def _read_results(folder: Path) -> dict[str, Any]:
-    file = folder / "results.json"
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read results.json of a checkpoint, which somebody else may have written.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        `dict`: What it holds; nothing where there is none.
+
+    Raises:
+        ValueError: If it is no JSON, or its parts are not objects of figures.
+    """
+    file = folder / RESULTS_FILE
     if not file.is_file():
         return {}
     try:
@@ -207,6 +230,12 @@ def _read_results(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: expected JSON, got something else. {error}") from error
     if not isinstance(results, dict):
         raise ValueError(f"{file}: expected a JSON object of figures, got {type(results).__name__}.")
+    for name in _PARTS:
+        if not isinstance(results.get(name) or {}, dict):
+            raise ValueError(f"{file}: expected a JSON object in {name!r}, got {type(results[name]).__name__}.")
+    points = results.get("samples") or []
+    if not (isinstance(points, list) and all(isinstance(point, dict) and "num_samples" in point for point in points)):
+        raise ValueError(f"{file}: expected a list of objects with 'num_samples' in 'samples', got something else.")
     return results
 
 

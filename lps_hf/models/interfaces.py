@@ -43,8 +43,12 @@ def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
     """Call a network with its weights in another precision, and leave it as it is; `None` for its own."""
     if dtype is None:
         return network(*args)
-    tensors = (*network.named_parameters(), *network.named_buffers())
-    return functional_call(network, {name: tensor.to(dtype) for name, tensor in tensors if tensor.is_floating_point()}, args)
+    copies = {
+        # Copies even where nothing is converted: in training mode statistics and their counter are written to.
+        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
+    return functional_call(network, copies, args)
 
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:

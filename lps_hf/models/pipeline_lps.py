@@ -30,7 +30,7 @@ from .row_batches import as_rows
 from .row_checks import check_index
 from .row_graphs import is_networkx, is_pyg
 from .row_labels import LABEL_KEYS, label_kind
-from .row_sources import IMAGE_SUFFIXES, to_rows
+from .row_sources import IMAGE_SUFFIXES, is_table, to_rows
 from .symmetrization import apply_link, link_errors
 
 _LABELS = {key for keys in LABEL_KEYS.values() for key in keys}
@@ -58,8 +58,8 @@ class LPSPipeline(Pipeline):
     of how far the model itself is from the truth. It is `None` for one sample, one group of dependent draws, and exact averages.
 
     Equal rows have equal results for the same seed, wherever they stand, in any batch and on any device (up to rounding), as the
-    draws of a row follow from the seed and its content. With `num_samples="auto"` the rows of a batch are drawn together: only
-    with a `batch_size` of 1, which is the default, a result does not depend on the other rows.
+    draws of a row follow from the seed and its content. With `num_samples="auto"` the rows of a batch are drawn together, on the
+    device: only with a `batch_size` of 1, which is the default, a result does not depend on the other rows.
 
     Args:
         model (`PreTrainedModel`): A head, or its `LPSModel`; put into evaluation mode.
@@ -107,6 +107,7 @@ class LPSPipeline(Pipeline):
             raise TypeError(f"processor: expected an {LPSProcessor.__name__}, got {type(processor).__name__}.")
         model = _with_head(model, self.head).eval()
         super().__init__(model=model, processor=processor, **kwargs)
+        self.model.lps.link = self.link  # a tolerance is about scores
 
     def __call__(self, inputs: Any, *args: Any, **parameters: Any) -> Any:
         """Predict; see the class.
@@ -326,14 +327,15 @@ class LinkPredictionPipeline(LPSPipeline):
         if pairs is None:
             top_k = 10 if top_k is None else top_k
             pairs = (~torch.eye(nodes, dtype=torch.bool)).nonzero().T
-        source, target = pairs
-        scores = outputs["scores"][source, target]
-        errors = None if outputs["errors"] is None else outputs["errors"][source, target]
-        found = [
+        scores = outputs["scores"][tuple(pairs)]
+        if top_k is not None:  # before lists are made of what may be millions of pairs
+            best = scores.argsort(descending=True, stable=True)[:top_k]
+            pairs, scores = pairs[:, best], scores[best]
+        errors = None if outputs["errors"] is None else outputs["errors"][tuple(pairs)]
+        return [
             dict(zip(("source", "target", "score", "standard_error"), values, strict=True))
             for values in zip(*pairs.tolist(), scores.tolist(), _as_list(errors, len(scores)), strict=True)
         ]
-        return found if top_k is None else sorted(found, key=lambda pair: -pair["score"])[:top_k]
 
 
 class ParticleDynamicsPipeline(LPSPipeline):
@@ -388,7 +390,7 @@ def _is_stream(inputs: Any) -> bool:
     if isinstance(inputs, Iterator | Dataset):
         return True
     in_memory = isinstance(inputs, Mapping | str | PathLike | list | tuple) or is_pyg(inputs) or is_networkx(inputs)
-    return isinstance(inputs, Iterable) and not in_memory
+    return isinstance(inputs, Iterable) and not in_memory and not is_table(inputs)
 
 
 def _holds_several(inputs: Any) -> bool:
@@ -397,7 +399,7 @@ def _holds_several(inputs: Any) -> bool:
         return as_rows(inputs)[0] is not inputs
     if isinstance(inputs, str | PathLike):
         return Path(inputs).is_file() and Path(inputs).suffix.lower() not in IMAGE_SUFFIXES
-    return isinstance(inputs, list | tuple) or hasattr(inputs, "to_data_list")
+    return isinstance(inputs, list | tuple) or hasattr(inputs, "to_data_list") or is_table(inputs)
 
 
 def _rows_in(items: Any) -> Iterator[Mapping[str, Any]]:

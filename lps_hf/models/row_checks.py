@@ -193,7 +193,8 @@ def check_features(row: Mapping[str, Any], where: str, spec: FeatureSpec, count:
     place, given = f"{where}: {row_key}", row.get(row_key)
     if given is None and not categories and channels in (None, 1):
         return {}
-    array = as_array(require(row, row_key, where), place)
+    # A graph without edges may leave their features out.
+    array = as_array([] if given is None and not count else require(row, row_key, where), place)
     # One channel is the constant that the model puts where a data set has no features, or one real number.
     constant = channels is None or (channels == 1 and (array.size == 0 or array.dtype.kind != "f"))
     if not categories and constant:

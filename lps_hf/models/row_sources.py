@@ -46,8 +46,10 @@ def to_rows(source: Any) -> list[Row]:
         FileNotFoundError: If there is no such file.
         ImportError: If a package that reads it is missing.
     """
-    if hasattr(source, "iterrows"):
-        source = source.to_dict("records")
+    if is_table(source):
+        # Lists of lists have become arrays of arrays.
+        rows = source.to_dict("records")
+        source = [{key: value.tolist() if hasattr(value, "tolist") else value for key, value in row.items()} for row in rows]
     if isinstance(source, Mapping):
         if any(hasattr(value, "column_names") for value in source.values()):
             raise ValueError(f"source: expected one data set, got the splits {', '.join(source)}. Pass one of them.")
@@ -62,6 +64,11 @@ def to_rows(source: Any) -> list[Row]:
     if not rows:
         raise ValueError("source: expected at least one row, got none.")
     return rows
+
+
+def is_table(source: Any) -> bool:
+    """Whether it is a table of pandas."""
+    return hasattr(source, "iterrows")
 
 
 def _rows_of_one(source: Any) -> list[Row] | None:
@@ -137,11 +144,11 @@ def _read_parquet(path: Path) -> list[Row]:
 def _read_csv(path: Path) -> list[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            lines = list(csv.DictReader(file, restkey="", strict=True))
+            lines: list[dict[Any, Any]] = list(csv.DictReader(file, strict=True))
         except csv.Error as error:  # a cell that is too long, for one
             raise ValueError(f"{path}: expected a table with commas, got another: {error}. Try .jsonl or .parquet.") from error
     for number, line in enumerate(lines):
-        if "" in line or None in line.values():
+        if None in line or None in line.values():
             raise ValueError(f"{path}, row {number}: expected as many cells as the heading has, got more or fewer.")
     rows = [{key: cell if key == "smiles" else _cell(cell) for key, cell in line.items()} for line in lines]
     return _complete_all(rows, path, "row", 0)

@@ -17,6 +17,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
+from lps_hf.hub.checkpoints import save_checkpoint
 
 from .arguments import LPSTrainingArguments
 from .task_arguments import DataArguments, ModelArguments, parse_arguments
@@ -134,6 +135,9 @@ def _train(
                 break
         epoch += 1
     progress.close()
+    if accelerator.is_main_process:
+        # An evaluation that fails costs no weights.
+        save_checkpoint(accelerator.unwrap_model(model), task.processor, str(arguments.output_dir))
 
     metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
     report = measure_sampling(task, data_arguments.report_rows if accelerator.is_main_process else 0, arguments)

@@ -12,6 +12,7 @@ from lps_hf.evaluation.metrics import metric_of
 from lps_hf.evaluation.prediction import task_of
 from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
+from lps_hf.hub.remote_code import MODEL_AUTO_CLASSES
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 
@@ -115,5 +116,5 @@ class ModelCardCallback(TrainerCallback):
     def on_push_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero and isinstance(model, LPSPreTrainedModel):
+        if state.is_world_process_zero and type(model).__name__ in MODEL_AUTO_CLASSES:
             self.make_card(model).save(Path(str(args.output_dir)) / CARD_FILE)

@@ -17,7 +17,7 @@ from lps_hf.hub.checkpoints import CARD_FILE, RESULTS_FILE, WEIGHTS_FILE
 from lps_hf.hub.errors import hub_errors
 from lps_hf.hub.model_card import LPSModelCardData
 from lps_hf.hub.publishing import PublishPlan, pictures_in, publish_folder
-from lps_hf.hub.remote_code import SETTINGS_FILES, add_code
+from lps_hf.hub.remote_code import MODEL_AUTO_CLASSES, SETTINGS_FILES, add_code
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
@@ -27,8 +27,8 @@ logger = logging.get_logger(__name__)
 class PublishingTrainer(Trainer):
     """`Trainer` whose every push leaves a repository that explains itself and loads without lps_hf.
 
-    `Trainer` uploads its whole output folder, which holds no code. Models that lps_hf cannot publish, such as adapters of PEFT,
-    are pushed as `Trainer` does.
+    `Trainer` uploads its whole output folder, which holds no code. Models that lps_hf cannot publish, such as adapters of PEFT
+    and classes of your own, are pushed as `Trainer` does.
     """
 
     card_data: LPSModelCardData
@@ -106,9 +106,8 @@ class PublishingTrainer(Trainer):
 
     def _publishable(self) -> tuple[LPSPreTrainedModel, LPSProcessor] | None:
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if isinstance(model, LPSPreTrainedModel) and isinstance(self.processing_class, LPSProcessor):
-            return model, self.processing_class
-        return None
+        is_known = type(model).__name__ in MODEL_AUTO_CLASSES  # and no class of somebody's own, nor an adapter
+        return (model, self.processing_class) if is_known and isinstance(self.processing_class, LPSProcessor) else None
 
     def _prepare_push(
         self, weights_folder: Path, commit_message: str, token: str | None = None, revision: str | None = None

@@ -159,7 +159,7 @@ def _training_arguments(output_dir: Path, num_steps: int, seed: int) -> LPSTrain
         max_steps=num_steps,
         per_device_train_batch_size=64,
         per_device_eval_batch_size=100,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         weight_decay=0.01,

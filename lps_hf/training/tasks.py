@@ -17,9 +17,10 @@ from lps_hf.data.schema import check_dataset
 from lps_hf.data.streams import streamed_splits
 from lps_hf.evaluation.baselines import baseline_of
 from lps_hf.evaluation.environment import environment
+from lps_hf.evaluation.json_text import json_text
 from lps_hf.evaluation.metrics import compute_metrics_for, metric_of
 from lps_hf.evaluation.sampling_report import sampling_report
-from lps_hf.hub.checkpoints import save_checkpoint, write_report
+from lps_hf.hub.checkpoints import RESULTS_FILE, save_checkpoint, write_report
 from lps_hf.hub.publishing import publish
 from lps_hf.models import modeling_heads_lps as heads
 from lps_hf.models.backbones import vision_tower_config
@@ -294,7 +295,9 @@ def save_run(task: Task, model: heads.LPSTaskModel, arguments: LPSTrainingArgume
     try:
         save_checkpoint(model, task.processor, folder, results=results)
     except Exception:
-        save_checkpoint(model, task.processor, folder)  # what a card or figure trips over must not cost the weights
+        # What a card or figure trips over must cost neither weights nor figures.
+        save_checkpoint(model, task.processor, folder)
+        (folder / RESULTS_FILE).write_text(json_text(results) + "\n", encoding="utf-8")
         raise
     if arguments.push_to_hub:
         publish(

@@ -15,6 +15,7 @@ from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
+from lps_hf.hub.remote_code import MODEL_AUTO_CLASSES
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 
 from .callbacks import ModelCardCallback
@@ -102,7 +103,7 @@ class LPSTrainer(PublishingTrainer):
             dataset_args: Not used.
         """
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if not isinstance(model, LPSPreTrainedModel):  # adapters of PEFT, for example
+        if type(model).__name__ not in MODEL_AUTO_CLASSES:  # adapters of PEFT, for example
             super().create_model_card(
                 language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )

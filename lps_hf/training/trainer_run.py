@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import set_seed
 
+from lps_hf.hub.checkpoints import save_checkpoint
+
 from .arguments import LPSTrainingArguments
 from .task_arguments import DataArguments, ModelArguments, parse_arguments
 from .tasks import figures_of, make_results, measure_sampling, prepare_task, run_and_report, save_run
@@ -45,10 +47,12 @@ def _train(
         compute_metrics=task.metrics_of("validation") if "validation" in task.splits else None,
     )
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    is_main = trainer.is_world_process_zero()
+    if is_main:
+        save_checkpoint(task.model, task.processor, str(arguments.output_dir))  # an evaluation that fails costs no weights
     trainer.compute_metrics = task.metrics_of("test")
     metrics = figures_of(trainer.evaluate(task.splits["test"], metric_key_prefix="test"), "test")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    is_main = trainer.is_world_process_zero()
     report = measure_sampling(task, data_arguments.report_rows if is_main else 0, arguments)
     results = make_results(task, metrics, losses, trainer.state.global_step, arguments, report)
     if is_main:

@@ -50,6 +50,7 @@ def test_symmetrize_refuses_wrong_settings(refusal, tmp_path):
     backbone = save_tiny_vit(tmp_path / "vit")
     assert "--set: expected FIELD=VALUE" in refusal("symmetrize", backbone, tmp_path / "made", "--set", "noise_scale")
     assert "warmth" in refusal("symmetrize", backbone, tmp_path / "made", "--set", "warmth=1")
+    assert "backbone: expected a Hub id or a folder" in refusal("symmetrize", tmp_path / "nowhere", tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 from lps_hf import __version__
 from lps_hf.hub import save_checkpoint
 from lps_hf.hub.loading import load_checkpoint
+from lps_hf.hub.measurement import measure
 from tests.tiny import save_tiny_vit
 
 RESULTS = {"task": "graph-classification", "metric": "accuracy", "test": {"accuracy": 0.75}, "num_test": 20}
@@ -33,6 +34,11 @@ def test_card_without_a_checkpoint_is_refused(refusal, tmp_path):
     assert "expected a checkpoint folder with config.json" in refusal("card", tmp_path)
 
 
+def test_card_of_a_damaged_results_file_is_refused(refusal, reported):
+    (Path(reported) / "results.json").write_text('{"samples": 5}')
+    assert "results.json: expected a list of objects with 'num_samples' in 'samples'" in refusal("card", reported)
+
+
 def test_publish_tells_what_would_go_up_and_sends_nothing(run, reported, hub):
     plan = run("publish", reported, "tester/planned", "--dry_run", "--json")
     assert {"model.safetensors", "config.json", "README.md", "results.json"} <= plan["files"].keys()
@@ -54,7 +60,9 @@ def test_publish_refuses_what_is_no_checkpoint(refusal, tmp_path):
     assert "config.json" in refusal("publish", tmp_path, "tester/nothing")
 
 
-def test_verify_ends_with_3_where_a_figure_differs(run, dataset, tmp_path):
+def test_verify_ends_with_3_where_a_figure_differs(run, dataset, tmp_path, monkeypatch):
+    # The fresh process takes seconds, and has its own tests.
+    monkeypatch.setattr("lps_hf.hub.verification._in_fresh_process", lambda request, *_, **__: measure(**request))
     folder, flags = tmp_path / "run", ("--max_steps", 1, "--report_rows", 4, "--disable_tqdm", "true", "--report_to", "none")
     backbone = save_tiny_vit(tmp_path / "vit")
     names = ("--backbone_name_or_path", backbone, "--dataset_name", dataset, "--output_dir", folder)

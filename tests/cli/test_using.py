@@ -89,6 +89,18 @@ def test_a_model_that_is_not_equivariant_ends_with_3(run, checkpoint, dataset, m
     assert "1.0e-01" in run("equivariance", checkpoint, dataset, "--num_rows", 2, "--max_samples", 2, code=3)
 
 
+def test_what_is_not_symmetrized_has_no_exactness_to_check(run, refusal, dataset, tmp_path):
+    model, processor, _ = task_case("graph-classification", distribution="none")
+    save_checkpoint(model, processor, tmp_path / "plain")
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps(task_case("graph-classification")[2]))
+    said = run("equivariance", tmp_path / "plain", rows, "--num_rows", 2)
+    assert "plain backbone" in said
+    assert "noise moved along" not in said
+    wrong = tmp_path / "nowhere" / "figure.png"
+    assert "--figure: expected a folder that exists" in refusal("equivariance", tmp_path, rows, "--figure", wrong)
+
+
 def test_wrong_sources_are_refused(refusal, checkpoint, dataset, tmp_path):
     assert "does not exist" in refusal("predict", checkpoint, tmp_path / "nothing.smi")
     assert "--split: expected one of train, test, got 'dev'" in refusal("predict", checkpoint, dataset, "--split", "dev")

@@ -46,6 +46,14 @@ def test_links_are_evaluated_on_every_pair():
     assert evaluated_rows(TASK, rows) is rows
 
 
+def test_a_name_of_the_hub_is_no_folder_that_happens_to_be_here(tmp_path, monkeypatch):
+    save_dataset(tmp_path / "graphs", test=random_rows(2))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="^dataset: 'graphs' was one of the Hub, and is a folder here"):
+        recorded_rows(TASK, {"name": "graphs"})
+    assert len(recorded_rows(TASK, {"name": "graphs"}, "graphs")) == 2
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [

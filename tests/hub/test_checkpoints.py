@@ -534,3 +534,28 @@ def test_a_processor_that_is_missing_is_made_for_the_model_or_refused(checkpoint
     except OSError:
         return
     assert loaded.node_categories == model.config.node_categories
+
+
+# Cards
+
+
+def test_other_weights_do_not_keep_the_card_of_those_before(model, processor, tmp_path):
+    results = {"task": "graph-classification", "metric": "accuracy", "test": {"accuracy": 0.625}, "num_test": 8}
+    folder = save_checkpoint(model, processor, tmp_path / "checkpoint", results=results)
+    assert "0.625" in (folder / "README.md").read_text()
+    save_checkpoint(tiny_classifier(1), processor, folder)
+    assert "0.625" not in (folder / "README.md").read_text()
+    (folder / "README.md").write_text("# By hand")
+    save_checkpoint(tiny_classifier(1), processor, folder)
+    assert (folder / "README.md").read_text() == "# By hand"
+
+
+def test_a_report_is_written_anew_beside_the_weights(model, processor, tmp_path):
+    folder = save_checkpoint(model, processor, tmp_path / "checkpoint")
+    before = snapshot(folder)
+    results = {"task": "graph-classification", "metric": "accuracy", "test": {"accuracy": 0.625, "roc_auc": float("nan")}}
+    checkpoints.write_report(folder, results)
+    after = snapshot(folder)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"README.md", "results.json"}
+    assert read_json(folder / "results.json")["test"] == {"accuracy": 0.625, "roc_auc": None}

@@ -220,6 +220,12 @@ def test_a_missing_tensor_is_named(tmp_path):
         convert_published(file)
 
 
+def test_a_layer_of_an_absurd_number_is_refused_at_once(tmp_path):
+    file = write(tmp_path, "peptides-func", **{"backbone.backbone.blocks.999999999999.norm1.bias": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"blocks\.999999999999: expected no more layers than the \d+ tensors"):
+        convert_published(file)
+
+
 def test_a_tensor_of_wrong_shape_is_named_with_both_shapes(tmp_path):
     file = write(tmp_path, "pcqm-contact")
     with pytest.raises(

@@ -5,6 +5,7 @@ import json
 import datasets
 import pytest
 import torch
+from transformers import ViTImageProcessorPil
 
 from lps_hf.data.recorded_rows import recorded_rows
 from lps_hf.evaluation.environment import environment
@@ -12,9 +13,10 @@ from lps_hf.evaluation.metrics import metric_of
 from lps_hf.evaluation.prediction import evaluate
 from lps_hf.evaluation.sampling_report import sampling_report
 from lps_hf.hub import save_checkpoint
-from lps_hf.hub.loading import load_by_auto_class
+from lps_hf.hub.loading import load_by_auto_class, load_checkpoint
 from lps_hf.hub.measurement import measure
 from lps_hf.models.modeling_heads_lps import LPSForGraphClassification, LPSForPointCloudClassification
+from lps_hf.models.processing_lps import LPSProcessor
 from tests.task_cases import CASES, task_case
 from tests.tiny import save_dataset
 
@@ -111,10 +113,19 @@ def test_a_data_set_that_is_given_has_to_be_there(tmp_path):
         measure(folder, results, str(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize(("key", "value"), [("samples_rows", 10**6), ("samples_draws", "many"), ("samples_draws", -3)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("samples_rows", 10**6),
+        ("samples_draws", "many"),
+        ("samples_draws", -3),
+        ("samples", [{"num_samples": None}]),
+        ("eval_batch_size", 10**9),
+    ],
+)
 def test_a_file_that_asks_for_too_much_is_refused(tmp_path, key, value):
     folder, results = recorded_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match=r"^results\.json: expected 1 to 10000 for num_"):
+    with pytest.raises(ValueError, match=r"^results\.json: expected 1 to 10000 for (num_|eval_batch_size)"):
         measure(folder, {**results, key: value})
 
 
@@ -124,6 +135,18 @@ def test_the_code_in_a_checkpoint_is_never_run(tmp_path):
         file.write_text("raise RuntimeError('remote code ran')\n")
     assert measure(folder, results)["test"] == results["test"]
     assert type(load_by_auto_class(folder)) is LPSForGraphClassification
+
+
+def test_an_image_processor_with_code_of_its_own_is_refused_and_nobody_asked(tmp_path):
+    pytest.importorskip("PIL")
+    model, *_ = task_case("image-classification")
+    save_checkpoint(model, LPSProcessor.from_config(model.config, ViTImageProcessorPil()), tmp_path)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    settings["image_processor"] |= {"auto_map": {"AutoImageProcessor": "theirs.Theirs"}, "image_processor_type": "Theirs"}
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    (tmp_path / "theirs.py").write_text("raise RuntimeError('remote code ran')\n")
+    with pytest.raises(ValueError, match="contains custom code"):
+        load_checkpoint(tmp_path)
 
 
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):

@@ -217,6 +217,23 @@ def rewritten(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def named(reference):
+    def change(folder):
+        settings = json.loads((folder / "config.json").read_text())
+        settings["auto_map"]["AutoModel"] = reference
+        (folder / "config.json").write_text(json.dumps(settings))
+
+    return change
+
+
+def sharded(index):
+    def change(folder):
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -224,6 +241,11 @@ def rewritten(name, content):
         (without("config.json", "processor_config.json"), "with config.json and processor_config.json, found"),
         (without("model.safetensors"), "expected a checkpoint with model.safetensors, found none"),
         (without("projections.py", "groups.py"), "does not carry the code that loads it: it lacks groups.py, projections.py"),
+        (named("/etc/secret.Model"), "expected code that lies beside the settings, got '/etc/secret.py'"),
+        (named("../secret.Model"), "expected code that lies beside the settings"),
+        (rewritten("groups.py", b"from ./../../secret import x"), "beside the settings, got '/../../secret.py'"),
+        (sharded({}), "holds a model.safetensors.index.json that names no weights"),
+        (sharded({"weight_map": {"a": "../../secret.safetensors"}}), "is no name of weights"),
         (plainly_saved, "does not carry the code that loads it: its settings name none. .*save_checkpoint"),
         (rewritten("config.json", b"{"), "holds settings that cannot be read"),
         (rewritten("model.safetensors", b"no weights"), "holds weights that cannot be read, model.safetensors"),

@@ -44,6 +44,17 @@ def test_what_goes_wrong_there_is_shown(inputs, tmp_path, monkeypatch):
         logits_in_fresh_process("ckpt", inputs)
 
 
+def test_nothing_is_imported_from_the_working_folder(model, processor, inputs, tmp_path, monkeypatch):
+    save_checkpoint(model, processor, tmp_path)
+    for name in ("torch.py", "json.py"):
+        (tmp_path / name).write_text("raise ImportError('code of the checkpoint ran')\n")
+    monkeypatch.chdir(tmp_path)
+    assert logits_in_fresh_process(".", inputs).isfinite().all()
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json: expected the settings of a model, got something else"):
+        logits_in_fresh_process(".", inputs)
+
+
 def test_a_folder_that_is_missing_is_not_looked_for_on_the_hub(inputs, tmp_path, monkeypatch):
     seen = []
 
@@ -93,10 +104,18 @@ def test_a_published_checkpoint_is_verified_by_its_id_and_bars_go_to_stderr(hub,
 
 
 def test_an_unknown_checkpoint_and_a_damaged_file_are_refused(tmp_path):
-    for text, said in (("{", "expected JSON, got something else"), ("[1]", "expected a JSON object of figures, got list")):
+    for text, said in (
+        ("{", "expected JSON, got something else"),
+        ("[1]", "expected a JSON object of figures, got list"),
+        ('{"test": 1}', "expected a JSON object in 'test', got int"),
+        ('{"samples": [1]}', "expected a list of objects with 'num_samples'"),
+    ):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(ValueError, match=said):
             verify(tmp_path)
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(OSError, match=r"^\S+: expected a checkpoint folder with config\.json, found none\.$"):
+        verify(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------------- compare

@@ -269,6 +269,16 @@ def test_tied_nodes_whose_sums_round_differently_come_in_random_order(training):
     assert deviations.square().mean() < 1 + 4 * (2 / size) ** 0.5
 
 
+@every_dtype
+def test_scores_in_double_precision_leave_the_statistics_of_batches_as_they_are(dtype):
+    distribution, batch = make_distribution("canonical", dtype).train(), random_batch(SIZES)
+    before = {name: tensor.clone() for name, tensor in distribution.state_dict().items()}
+    assert any("num_batches_tracked" in name for name in before)
+    with torch.no_grad():
+        sample(distribution, batch, draw_noise(distribution, batch, 2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in distribution.state_dict().items())
+
+
 @pytest.mark.parametrize("kind", ["learned", "canonical"])
 def test_a_network_that_scores_nothing_leaves_the_order_to_chance(kind):
     distribution = make_distribution(kind)

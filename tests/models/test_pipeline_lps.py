@@ -178,6 +178,17 @@ def test_as_many_samples_as_the_error_bar_asks_for(tolerance):
     assert max(row[0]["standard_error"] for row in together) <= 1e-3
 
 
+def test_a_tolerance_is_about_scores_also_where_the_kind_of_labels_is_not_set():
+    options = {"min_eval_samples": 4, "max_eval_samples": 40, "tolerance": 1e-3}
+    inferred, said = (
+        pipeline("graph-classification", model=tiny_classifier(problem_type=kind, **options), num_samples="auto")
+        for kind in (None, "single_label_classification")
+    )
+    rows = random_rows(4)
+    assert inferred(rows) == said(rows)
+    assert inferred(rows) != inferred(rows, num_samples=40)
+
+
 def test_a_seed_and_a_row_decide(graphs):
     pipe, rows = graphs
     first = pipe(rows[0])
@@ -228,6 +239,7 @@ def test_rows_in_every_form(graphs, tmp_path):
         assert not isinstance(results, list)
         assert list(results) == expected
     assert pipe(dataset[:2]) == expected[:2]
+    assert pipe(dataset.to_pandas()) == expected
     assert pipe([]) == list(pipe(iter([]))) == []
     file.write_text(json.dumps(rows[0]))
     assert pipe(file) == expected[:1]
@@ -244,6 +256,10 @@ def test_graphs_of_networkx(graphs):
     assert {label["label"] for label in result} == {label["label"] for label in pipe(row)}
     assert pipe([graph, graph]) == [result, result]
     assert list(pipe(iter([graph]))) == [result]
+    alone = networkx.empty_graph(1)  # has no edge that could have attributes
+    networkx.set_node_attributes(alone, 0, "x")
+    model = tiny_classifier(node_categories=[3])
+    assert len(pipeline("graph-classification", model=model)(alone)) == model.config.num_labels
 
 
 def test_graphs_of_pytorch_geometric(graphs):

@@ -283,6 +283,20 @@ def test_a_graph_without_edges_stands_beside_graphs_with_one_real_edge_feature()
         np.testing.assert_array_equal(batch["edge_features"][0], 0)
 
 
+@pytest.mark.parametrize("channels", [{"edge_categories": [3, 2]}, {"num_edge_channels": 2}], ids=str)
+def test_a_graph_without_edges_may_leave_their_features_out(channels):
+    processor = LPSProcessor(num_node_channels=1, num_labels=3, **channels)
+    alone, row = (changed(graph, node_feat=DROP) for graph in (LONELY, PATH))
+    row = changed(row, edge_attr=[[0, 1]] * 4 if "edge_categories" in channels else [[0.1, 0.2]] * 4)
+    for rows in ([alone, row], [alone]):
+        expected, found = processor(rows), processor([changed(alone, edge_attr=DROP), *rows[1:]])
+        assert expected.keys() == found.keys()
+        for key, array in expected.items():
+            np.testing.assert_array_equal(found[key], array)
+    with pytest.raises(ValueError, match="row 0: expected the key 'edge_attr'"):
+        processor([changed(row, edge_attr=DROP)])
+
+
 def test_from_config_takes_over_sizes_labels_and_the_frame():
     processor = LPSProcessor.from_config(tiny_config(distribution="frame", problem_type=MULTI, num_labels=5, max_nodes=6))
     assert (processor.max_nodes, processor.num_labels, processor.problem_type, processor.frame) == (6, 5, MULTI, "laplacian")

@@ -215,6 +215,8 @@ def test_files(tmp_path):
     methane, ethane = to_rows(tmp_path / "molecules.csv")
     assert methane == {**from_smiles("C"), "y": 0.5, "name": "methane"}
     assert (ethane["y"], ethane["name"]) == (None, "001")
+    pandas.DataFrame({"smiles": ["C"], "y": [1]}).to_csv(tmp_path / "numbered.csv")  # its first column has no name
+    assert to_rows(tmp_path / "numbered.csv") == [{"": 0, **from_smiles("C"), "y": 1}]
 
 
 def test_images(tmp_path):
@@ -249,9 +251,10 @@ def test_what_is_refused_says_where(tmp_path):
     (tmp_path / "rows.parquet").write_text("none")
     with pytest.raises(ValueError, match=r"rows\.parquet: expected a parquet file"):
         to_rows(tmp_path / "rows.parquet")
-    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(ValueError, match=r"rows\.csv, row 1: expected as many cells"):
-        to_rows(tmp_path / "rows.csv")
+    for line in ("3", "3,4,5"):
+        (tmp_path / "rows.csv").write_text(f"a,b\n1,2\n{line}\n")
+        with pytest.raises(ValueError, match=r"rows\.csv, row 1: expected as many cells"):
+            to_rows(tmp_path / "rows.csv")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="expected at least one row, got none"):
         to_rows(tmp_path / "empty.jsonl")

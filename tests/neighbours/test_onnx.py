@@ -97,7 +97,7 @@ def run_onnx(session: Any, inputs: dict[str, Any]) -> list[np.ndarray]:
     ("case", "distribution", "given"),
     [
         (graphs, "learned", "group_elements"),
-        (images, "learned", "group_elements"),
+        pytest.param(images, "learned", "group_elements", marks=pytest.mark.slow),
         pytest.param(images, "learned", "noise", marks=pytest.mark.slow),
         pytest.param(graphs, "learned", "noise", marks=pytest.mark.slow),
         pytest.param(graphs, "canonical", "noise", marks=pytest.mark.slow),

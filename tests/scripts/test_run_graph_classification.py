@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
+from lps_hf.hub.loading import load_checkpoint
 from lps_hf.hub.measurement import measure
 from lps_hf.hub.verification import compare
 from lps_hf.training import accelerate_run, task_arguments, tasks, trainer_run
@@ -113,6 +114,21 @@ def test_the_figures_of_a_run_can_be_measured_again(run, folder, tmp_path, name)
     assert all(row.is_equal for row in again.rows)
     assert {"test accuracy", "accuracy, 2 samples", "equivariance error, 2 samples"} <= {row.what for row in again.rows}
     assert not again.notes
+
+
+@BOTH
+def test_an_evaluation_that_fails_does_not_cost_the_weights(run, tmp_path, monkeypatch, name):
+    metrics_of = tasks.Task.metrics_of
+
+    def fails_on_test(task, split):
+        if split == "test":
+            raise RuntimeError("no figures")
+        return metrics_of(task, split)
+
+    monkeypatch.setattr(tasks.Task, "metrics_of", fails_on_test)
+    with pytest.raises(RuntimeError, match="no figures"):
+        run(name)
+    assert load_checkpoint(tmp_path / "out")[0].num_parameters() > 0
 
 
 @BOTH
@@ -248,6 +264,7 @@ PUSH = """
 def test_a_model_that_is_pushed_carries_its_code(folder, tmp_path, loopback_hub):
     flags = ["--dataset_name", str(folder / "graphs"), "--backbone_name_or_path", str(folder / "vit"), "--max_steps", "2"]
     flags += ["--save_strategy", "steps", "--save_steps", "1", "--report_to", "none", "--use_cpu", "--push_to_hub"]
+    flags += ["--report_rows", "2"]
     known = f"SCRIPTS, FLAGS = {[str(SCRIPTS / f'{name}.py') for name in NAMES]!r}, {flags!r}\n"
     run_client(loopback_hub, tmp_path, known + textwrap.dedent(PUSH))
     for name in NAMES:

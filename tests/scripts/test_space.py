@@ -120,7 +120,7 @@ def test_an_exact_average_has_no_error_bar():
     analysis = space.analyse(demo, row, 8)
     assert analysis.counts == [1]
     assert "±" not in space.summary(demo, analysis)
-    assert all(figure.axes for figure in (space.draw(demo, row, analysis)[1],))
+    assert space.draw(demo, row, analysis)[1].axes
 
 
 def test_a_checkpoint_is_loaded_and_another_task_refused(tmp_path):

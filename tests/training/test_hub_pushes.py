@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import Trainer
 
-from lps_hf import LPSTrainer, LPSTrainingArguments
+from lps_hf import LPSForGraphClassification, LPSTrainer, LPSTrainingArguments
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.evaluation.metrics import compute_metrics_for
 from lps_hf.hub import fetch
@@ -27,8 +27,8 @@ def repo():
     return f"tester/trained-{next(_numbers)}"
 
 
-def make_trainer(folder, repo, cls=LPSTrainer, **options):
-    model, rows = tiny_classifier(), random_rows(4)
+def make_trainer(folder, repo, cls=LPSTrainer, model=None, **options):
+    model, rows = model or tiny_classifier(), random_rows(4)
     processor = LPSProcessor.from_config(model.config)
     given = {"push_to_hub": True, "max_steps": 4, "save_steps": 2, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
     arguments = LPSTrainingArguments(str(folder), hub_model_id=repo, per_device_train_batch_size=2, **{**given, **options})
@@ -120,6 +120,16 @@ def test_a_push_that_fails_on_the_way_is_told_and_training_goes_on(hub, repo, tm
 def test_a_wrong_token_is_told_before_training(hub, repo, tmp_path, waits):
     with pytest.raises(PermissionError, match="the Hub wants to know who asks"):
         make_trainer(tmp_path / "run", repo, hub_token="hf_wrong")
+
+
+def test_a_class_of_somebodys_own_is_pushed_as_trainer_does(hub, repo, tmp_path):
+    class Mine(LPSForGraphClassification):
+        pass
+
+    trainer = make_trainer(tmp_path / "run", repo, model=Mine(tiny_classifier().config))
+    trainer.train()
+    trainer.push_to_hub()
+    assert {"README.md", "model.safetensors"} <= files_at(hub, repo).keys()
 
 
 def test_the_plain_trainer_pushes_as_ever(hub, repo, tmp_path):
