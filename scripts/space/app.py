@@ -1,6 +1,6 @@
 """A page that shows one prediction of a symmetrized model: draws, error bar, and how it settles.
 
-    python scripts/space/app.py                       # trains the quickstart's model first, about a minute
+    python scripts/space/app.py                       # trains the quickstart's model first, one to two minutes
     python scripts/space/app.py --model my-model      # a checkpoint folder or Hub id of graphs or molecules
 
 The model can also be given by the environment variable LPS_DEMO_MODEL.

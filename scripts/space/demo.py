@@ -70,7 +70,7 @@ def load_demo(name_or_path: str) -> Demo:
 
 
 def quickstart_demo(folder: str | Path, num_steps: int) -> Demo:
-    """The model of the quickstart: loaded from the folder, or trained into it, about a minute on two free cores."""
+    """The model of the quickstart: loaded from the folder, or trained into it, one to two minutes on two cores."""
     from lps_hf.training.quickstart import NUM_NODES, SKIPS, run_quickstart
 
     if not (Path(folder) / "results.json").exists():
