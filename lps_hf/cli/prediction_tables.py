@@ -2,11 +2,12 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from lps_hf.evaluation.json_text import json_text
 
 _SUFFIXES = (".csv", ".jsonl")
 
@@ -75,7 +76,7 @@ def write_results(results: Sequence[Any], file: Path) -> None:
         file: Where to; its ending chooses the format.
     """
     if file.suffix == ".jsonl":
-        text = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+        text = "".join(json_text(result, indent=None) + "\n" for result in results)
     else:
         lines, buffer = lines_of(results), io.StringIO()
         writer = csv.DictWriter(buffer, list(lines[0]) if lines else ["row"], lineterminator="\n")

@@ -26,25 +26,12 @@ def _add_card_arguments(parser: ArgumentParser) -> None:
 
 
 def _run_card(options: Namespace) -> Outcome:
-    from lps_hf.hub.model_card import make_model_card
-    from lps_hf.hub.verification import read_results
-    from lps_hf.models.configuration_lps import LPSConfig
+    from lps_hf.hub.publishing import card_of_folder
 
-    folder = Path(options.folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: expected a checkpoint folder with config.json, found none.")
-    figure = folder / "samples.png"
-    config = LPSConfig.from_pretrained(folder)
-    card = make_model_card(
-        config,
-        read_results(folder),
-        model_id=options.model_id,
-        figure=figure.name if figure.is_file() else None,
-        **_card_fields(options),
-    )
+    card = card_of_folder(options.folder, model_id=options.model_id, **_card_fields(options))
     if options.output == "-":
         return Outcome({"card": str(card)}, str(card))
-    target = Path(options.output) if options.output else folder / "README.md"
+    target = Path(options.output or Path(options.folder) / "README.md")
     card.save(target)
     return Outcome({"card": str(card), "file": str(target)}, f"Written to {target}")
 

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from lps_hf.models.processing_lps import LPSProcessor
 
 
-def _add_shared_arguments(parser: ArgumentParser) -> None:
+def _add_shared_arguments(parser: ArgumentParser, max_rows: int | None = None) -> None:
     parser.add_argument("checkpoint", help="checkpoint folder or Hub id")
     parser.add_argument("source", help="data set of rows (Hub id or folder), or a file: .jsonl, .json, .parquet, .csv, .smi")
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
     parser.add_argument("--dataset_config_name", help="configuration of the data set, where it has several")
     parser.add_argument("--dataset_revision", help="branch, tag or commit of the data set")
     parser.add_argument("--split", default="test", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--max_rows", type=int, help="use the first rows only")
+    help_on_rows = f"use the first so many rows (default: {max_rows or 'all'})"
+    parser.add_argument("--max_rows", type=int, default=max_rows, help=help_on_rows)
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
 
 
@@ -157,8 +158,7 @@ PREDICT = Command(
 
 
 def _add_equivariance_arguments(parser: ArgumentParser) -> None:
-    _add_shared_arguments(parser)
-    parser.add_argument("--num_rows", type=int, default=64, help="measure on the first so many rows (default: %(default)s)")
+    _add_shared_arguments(parser, max_rows=64)
     parser.add_argument("--max_samples", type=int, default=32, help="up to so many samples (default: %(default)s)")
     parser.add_argument("--figure", metavar="FILE", help="draw metric and error against the number of samples, as .png or .svg")
 
@@ -175,8 +175,8 @@ def _run_equivariance(options: Namespace) -> Outcome:
         raise ImportError("--figure: needs matplotlib: pip install 'lps_hf[viz]'.")
     model, processor = _load_head(options)
     task = task_of(model)
-    sizes = {"num_rows": options.num_rows, "max_samples": options.max_samples, "seed": options.seed}
-    report = sampling_report(model, processor, _read_rows(options), task, progress=True, **sizes)
+    rows, sampling = _read_rows(options), {"max_samples": options.max_samples, "seed": options.seed}
+    report = sampling_report(model, processor, rows, task, num_rows=len(rows), progress=True, **sampling)
     if options.figure:
         from lps_hf.evaluation.metrics import metric_of
         from lps_hf.evaluation.samples_figure import samples_figure
@@ -219,7 +219,7 @@ EQUIVARIANCE = Command(
     """,
     examples=(
         "lps-hf equivariance my-model graphs-datasets/MUTAG --split train --figure equivariance.png",
-        "lps-hf equivariance me/my-model rows.jsonl --num_rows 32 --json",
+        "lps-hf equivariance me/my-model rows.jsonl --max_rows 32 --json",
     ),
     add_arguments=_add_equivariance_arguments,
     run=_run_equivariance,

@@ -5,11 +5,12 @@ import math
 from typing import Any
 
 
-def json_text(data: Any) -> str:
-    """The data as indented JSON.
+def json_text(data: Any, indent: int | None = 2) -> str:
+    """The data as JSON.
 
     Args:
         data: What JSON can hold; numbers that are not finite become null.
+        indent: Spaces per level; `None` for one line.
 
     Returns:
         `str`: Without a line break at the end.
@@ -17,7 +18,7 @@ def json_text(data: Any) -> str:
     Raises:
         TypeError: If JSON cannot hold something.
     """
-    return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(data: Any) -> Any:

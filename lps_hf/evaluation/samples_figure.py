@@ -54,8 +54,9 @@ def samples_figure(results: Mapping[str, Any]) -> "Figure":
 
 
 def _columns(points: Sequence[Mapping[str, Any]], value: str, spread: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    columns = ("num_samples", value, spread)
-    return tuple(np.array([point.get(name) or 0.0 for point in points]) for name in columns)  # type: ignore[return-value]
+    # An error bar that is not known is not drawn; points without a value have been left out.
+    counts, values, bars = (np.array([point.get(name) or 0.0 for point in points]) for name in ("num_samples", value, spread))
+    return counts, values, bars
 
 
 def _draw_metric(axes: "Axes", points: Sequence[Mapping[str, Any]], results: Mapping[str, Any], letter: str) -> None:

@@ -1,4 +1,4 @@
-"""Sharing: checkpoints that carry their code, written and uploaded in one piece."""
+"""Sharing: checkpoints that carry their code, published, fetched, described, verified and converted."""
 
 from .checkpoints import save_checkpoint
 from .conversion import Conversion, convert_published

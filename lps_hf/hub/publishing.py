@@ -182,9 +182,28 @@ def publish_folder(
     if (folder / CARD_FILE).is_file():
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
         return send(folder, card=str(complete_card(text, model_id=send.full_name(), **fields)))
-    config = LPSConfig.from_pretrained(folder)
-    results, figure = read_results(folder), FIGURE_FILE if (folder / FIGURE_FILE).is_file() else None
-    return send(folder, card=str(make_model_card(config, results, model_id=send.full_name(), figure=figure, **fields)))
+    return send(folder, card=str(card_of_folder(folder, model_id=send.full_name(), **fields)))
+
+
+def card_of_folder(folder: str | Path, **fields: Any) -> ModelCard:
+    """Make the card of a checkpoint folder from its config.json, results.json and samples.png.
+
+    Args:
+        folder: The checkpoint.
+        fields: What is given, as for `make_model_card`: `model_id`, `license`, …
+
+    Returns:
+        `huggingface_hub.ModelCard`.
+
+    Raises:
+        FileNotFoundError: If it is no checkpoint.
+        ValueError: If config.json or results.json is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: expected a checkpoint folder with config.json, found none.")
+    figure = FIGURE_FILE if (folder / FIGURE_FILE).is_file() else None
+    return make_model_card(LPSConfig.from_pretrained(folder), read_results(folder), figure=figure, **fields)
 
 
 def checkpoint_files(folder: Path) -> list[str]:

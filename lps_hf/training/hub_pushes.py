@@ -1,6 +1,5 @@
 """The Trainer's pushes to the Hub, each a whole publication: weights, code, card and figures in one commit."""
 
-import json
 import shutil
 import tempfile
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
+from lps_hf.evaluation.json_text import json_text
 from lps_hf.hub.checkpoints import CARD_FILE, RESULTS_FILE, WEIGHTS_FILE
 from lps_hf.hub.errors import hub_errors
 from lps_hf.hub.model_card import LPSModelCardData
@@ -122,7 +122,7 @@ class PublishingTrainer(Trainer):
             if (output_dir / name).is_file():
                 shutil.copyfile(output_dir / name, folder / name)
         if "test" in self.card_data.results:
-            (folder / RESULTS_FILE).write_text(json.dumps(self.card_data.results, indent=2) + "\n", encoding="utf-8")
+            (folder / RESULTS_FILE).write_text(json_text(self.card_data.results) + "\n", encoding="utf-8")
         parts = self._publishable()
         assert parts is not None  # whoever calls this has seen to it
         add_code(folder, *parts)

@@ -74,7 +74,7 @@ def test_predict_knows_every_kind_of_result(run, tmp_path, task):
 
 def test_equivariance_prints_errors_that_fall_and_draws_them(run, checkpoint, dataset, tmp_path):
     figure = tmp_path / "figure.png"
-    options = ("--num_rows", 4, "--max_samples", 4)
+    options = ("--max_rows", 4, "--max_samples", 4)
     said = run("equivariance", checkpoint, dataset, *options, "--figure", figure, "--json")
     assert [point["num_samples"] for point in said["samples"]] == [1, 2, 4]
     assert said["equivariance"]["coupled_relative_error"] < 1e-8
@@ -86,7 +86,7 @@ def test_a_model_that_is_not_equivariant_ends_with_3(run, checkpoint, dataset, m
     from lps_hf.evaluation import sampling_report as module
 
     monkeypatch.setattr(module, "coupled_error", lambda *arguments: 0.1)
-    assert "1.0e-01" in run("equivariance", checkpoint, dataset, "--num_rows", 2, "--max_samples", 2, code=3)
+    assert "1.0e-01" in run("equivariance", checkpoint, dataset, "--max_rows", 2, "--max_samples", 2, code=3)
 
 
 def test_what_is_not_symmetrized_has_no_exactness_to_check(run, refusal, dataset, tmp_path):
@@ -94,7 +94,7 @@ def test_what_is_not_symmetrized_has_no_exactness_to_check(run, refusal, dataset
     save_checkpoint(model, processor, tmp_path / "plain")
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps(task_case("graph-classification")[2]))
-    said = run("equivariance", tmp_path / "plain", rows, "--num_rows", 2)
+    said = run("equivariance", tmp_path / "plain", rows, "--max_rows", 2)
     assert "plain backbone" in said
     assert "noise moved along" not in said
     wrong = tmp_path / "nowhere" / "figure.png"
