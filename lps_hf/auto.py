@@ -46,27 +46,24 @@ ALIASES = {
     "AutoModelForParticleDynamics": "LPSForParticleDynamics",
 }
 
-# Task of `transformers.pipeline`, the pipeline's class, the head that it is for, and what loads this head.
+# What loads a head: an Auto class of transformers, and where the package is the readable name, if no Auto class fits.
+MODEL_AUTO_CLASSES = {
+    **{name: auto_class for name, _, auto_class, module in AUTO_CLASSES if module == _MODELS},
+    **OTHER_HEADS,
+}
+OWN_AUTO_CLASSES = {**MODEL_AUTO_CLASSES, **{meaning: alias for alias, meaning in ALIASES.items() if meaning.startswith("LPS")}}
+
+# Task of `transformers.pipeline`, the pipeline's class, and the head that it is for.
 PIPELINES = (
-    ("graph-classification", "GraphClassificationPipeline", "LPSForGraphClassification", "AutoModelForSequenceClassification"),
-    ("graph-regression", "GraphClassificationPipeline", "LPSForGraphClassification", "AutoModelForSequenceClassification"),
-    ("molecule-regression", "GraphClassificationPipeline", "LPSForGraphClassification", "AutoModelForSequenceClassification"),
-    (
-        "point-cloud-classification",
-        "GraphClassificationPipeline",
-        "LPSForPointCloudClassification",
-        "AutoModelForSequenceClassification",
-    ),
-    ("node-classification", "NodeClassificationPipeline", "LPSForNodeClassification", "AutoModelForTokenClassification"),
-    ("link-prediction", "LinkPredictionPipeline", "LPSForLinkPrediction", "AutoModelForLinkPrediction"),
-    ("particle-dynamics", "ParticleDynamicsPipeline", "LPSForParticleDynamics", "AutoModelForParticleDynamics"),
-    (
-        # transformers' own "image-classification" is left alone; it takes our models too.
-        "symmetrized-image-classification",
-        "SymmetrizedImageClassificationPipeline",
-        "LPSForImageClassification",
-        "AutoModelForImageClassification",
-    ),
+    ("graph-classification", "GraphClassificationPipeline", "LPSForGraphClassification"),
+    ("graph-regression", "GraphClassificationPipeline", "LPSForGraphClassification"),
+    ("molecule-regression", "GraphClassificationPipeline", "LPSForGraphClassification"),
+    ("point-cloud-classification", "GraphClassificationPipeline", "LPSForPointCloudClassification"),
+    ("node-classification", "NodeClassificationPipeline", "LPSForNodeClassification"),
+    ("link-prediction", "LinkPredictionPipeline", "LPSForLinkPrediction"),
+    ("particle-dynamics", "ParticleDynamicsPipeline", "LPSForParticleDynamics"),
+    # transformers' own "image-classification" is left alone; it takes our models too.
+    ("symmetrized-image-classification", "SymmetrizedImageClassificationPipeline", "LPSForImageClassification"),
 )
 
 
@@ -121,8 +118,7 @@ def pipelines_of(config: LPSConfig) -> dict[str, Any]:
         task = "molecule-regression" if "positions" in (config.inputs or {}) else "graph-regression"
         rows = [row for row in rows if row[0] == (task if regression else "graph-classification")]
     # A head that transformers has no Auto class for is made of what `AutoModel` loads.
-    found = {task: (name, "AutoModel" if auto in ALIASES else auto) for task, name, _, auto in rows}
-    return _OwnPipelines({task: {"impl": f"pipeline_lps.{name}", "pt": [auto]} for task, (name, auto) in found.items()})
+    return _OwnPipelines({task: {"impl": f"pipeline_lps.{name}", "pt": [MODEL_AUTO_CLASSES[head]]} for task, name, head in rows})
 
 
 class _RegisterAfterImport(MetaPathFinder, Loader):
@@ -156,7 +152,8 @@ def _register_in(module: ModuleType) -> None:
 
 
 def _register_pipelines_in(registry: Any) -> None:
-    for task, name, _, auto_name in PIPELINES:
+    for task, name, head in PIPELINES:
+        auto_name = OWN_AUTO_CLASSES[head]
         if not isinstance(registry.supported_tasks.get(task, {}).get("impl"), LazyClass):
             auto_class = make_alias(auto_name) if auto_name in ALIASES else getattr(import_module(_MODELS), auto_name)
             registry.register_pipeline(task, LazyClass("lps_hf.models.pipeline_lps", name), pt_model=auto_class)

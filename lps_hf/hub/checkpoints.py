@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 
+from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.evaluation.json_text import json_text
 from lps_hf.evaluation.samples_figure import samples_figure
 from lps_hf.models.configuration_lps import LPSConfig
@@ -17,7 +18,7 @@ from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .model_card import is_own_card, make_model_card
-from .remote_code import MODEL_AUTO_CLASSES, add_code
+from .remote_code import add_code
 
 CARD_FILE, RESULTS_FILE, FIGURE_FILE = "README.md", "results.json", "samples.png"
 WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")

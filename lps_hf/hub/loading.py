@@ -6,13 +6,12 @@ from pathlib import Path
 import transformers
 
 import lps_hf
-from lps_hf.auto import ALIASES
+from lps_hf.auto import ALIASES, OWN_AUTO_CLASSES
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .fetching import fetch
-from .remote_code import MODEL_AUTO_CLASSES
 
 
 def load_checkpoint(
@@ -61,8 +60,7 @@ def load_by_auto_class(folder: str | Path) -> LPSPreTrainedModel:
         architecture = str((settings.get("architectures") or [""])[0])
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{file}: expected the settings of a model, got something else. {error}") from error
-    own = {meaning: alias for alias, meaning in ALIASES.items()}
-    name = own.get(architecture) or MODEL_AUTO_CLASSES.get(architecture)
+    name = OWN_AUTO_CLASSES.get(architecture)
     if settings.get("model_type") != LPSConfig.model_type or name is None:
         raise ValueError(
             f"{folder}: expected a checkpoint of lps_hf, got model type {settings.get('model_type')!r} and class "

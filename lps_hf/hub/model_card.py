@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.data.rows import TASK_COLUMNS
 from lps_hf.evaluation.prediction import task_of
 from lps_hf.models import modeling_heads_lps, modeling_lps
@@ -45,7 +46,6 @@ from .card_results import (
     starts_above_backbone,
     training_rows,
 )
-from .remote_code import MODEL_AUTO_CLASSES
 
 # Read at once: what stands in the file when a long training ends may be of another version than this code.
 TEMPLATE = (Path(__file__).parent / "card_template.md").read_text(encoding="utf-8")

@@ -9,14 +9,10 @@ from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_imports
 
-from lps_hf.auto import AUTO_CLASSES, OTHER_HEADS
+from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
-MODEL_AUTO_CLASSES = {
-    **{name: auto_class for name, room, auto_class, _ in AUTO_CLASSES if room.startswith("modeling")},
-    **OTHER_HEADS,
-}
 SETTINGS_FILES = ("config.json", "processor_config.json")
 # Code lies beside the settings: a name that somebody else wrote is no path to another file of this machine.
 _CODE_FILE = re.compile(r"[\w-]+\.py")

@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers.trainer_utils import has_length
 
+from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
-from lps_hf.hub.remote_code import MODEL_AUTO_CLASSES
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 
 from .callbacks import ModelCardCallback

@@ -400,7 +400,7 @@ def test_models_and_processors_of_something_else(graphs):
 
 def test_every_task_is_registered_and_those_of_transformers_are_left_alone():
     supported = PIPELINE_REGISTRY.supported_tasks
-    for task, name, _, _ in auto.PIPELINES:
+    for task, name, _ in auto.PIPELINES:
         assert supported[task]["impl"].__name__ == name
     assert supported["image-classification"]["impl"] == "transformers.pipelines.image_classification.ImageClassificationPipeline"
     before = {task: supported[task]["impl"] for task in supported}
