@@ -13,6 +13,7 @@ from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSForNodeCla
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 from lps_hf.models.representations import Representation
 from lps_hf.models.symmetrization import mask_nodes
+from lps_hf.models.symmetrized import Symmetrized
 
 # How a group acts on the tensors of a batch; what is not named is left alone, and edges are relabelled.
 _BATCH_AXES = {
@@ -67,11 +68,6 @@ def act_on_batch(group: Group, elements: Element, batch: Mapping[str, Tensor]) -
     return moved
 
 
-def _output_of(model: LPSPreTrainedModel, batch: Mapping[str, Any], **kwargs: Any) -> Tensor:
-    outputs = model(**{key: value for key, value in batch.items() if key != "labels"}, **kwargs)
-    return outputs.output if "output" in outputs else outputs.logits
-
-
 def output_axes(model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> Representation:
     """The axes of what a model or head returns for a batch, by which the group acts on it.
 
@@ -91,10 +87,74 @@ def output_axes(model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> Repre
     return output
 
 
+class _Subject:
+    """What is measured of a model: its group, how the group acts on its inputs and output, and its answers."""
+
+    def __init__(self, model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> None:
+        # The model may be wrapped, by PEFT or `torch.compile`.
+        head = next((module for module in model.modules() if isinstance(module, LPSPreTrainedModel)), None)
+        if head is None:
+            raise TypeError(f"model: expected a symmetrized model such as LPSModel, got {type(model).__name__}.")
+        if not isinstance(batch, Mapping):
+            raise TypeError(f"batch: expected a batch of the processor, got {type(batch).__name__}.")
+        function: LPSModel = head if isinstance(head, LPSModel) else getattr(head, head.base_model_prefix)
+        inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}
+        self.model, self.group, self.distribution = model, function.group, function.distribution
+        self.output = output_axes(head, batch)
+        self.encoded = function.encode(**inputs)
+        self.inputs = {key: value for key, value in batch.items() if key != "labels"}
+        if self.encoded.node_mask.shape[1]:
+            self.inputs["node_mask"] = self.encoded.node_mask
+        # "auto" would draw other numbers on both sides.
+        configured = function.config.num_eval_samples
+        self.num_samples = function.config.max_eval_samples if isinstance(configured, str) else configured
+
+    def moved(self, element: Element) -> dict[str, Tensor]:
+        """The inputs h·x."""
+        return act_on_batch(self.group, element, self.inputs)
+
+    def answer(self, inputs: Mapping[str, Tensor], **options: Any) -> Tensor:
+        """The estimate of φ."""
+        outputs = self.model(**inputs, **options)
+        return outputs.output if "output" in outputs else outputs.logits
+
+
+class _SymmetrizedSubject:
+    """The same of a module made by `symmetrize`; see `_Subject`."""
+
+    def __init__(self, model: Symmetrized, batch: Tensor | Mapping[str, Tensor]) -> None:
+        inputs = dict(batch) if isinstance(batch, Mapping) else {model.input_name or "input": batch}
+        node_mask = inputs.pop("node_mask", None)
+        self.model, self.group, self.distribution, self.output = model, model.group, model.distribution, model.output
+        self.encoded = model.encode_named(inputs, node_mask)
+        self.inputs = {**inputs, "node_mask": self.encoded.node_mask}
+        configured = model.num_eval_samples
+        self.num_samples = model.max_eval_samples if isinstance(configured, str) else configured
+
+    def moved(self, element: Element) -> dict[str, Tensor]:
+        """The inputs h·x."""
+        moved = dict(self.inputs)
+        for name, axes in {**self.model.inputs, "node_mask": Representation(("n",))}.items():
+            if axes.letters & self.group.letters:
+                moved[name] = self.group.transform(element, moved[name].unsqueeze(1), axes, invert=False).squeeze(1)
+        return moved
+
+    def answer(self, inputs: Mapping[str, Tensor], **options: Any) -> Tensor:
+        """The estimate of φ."""
+        given = dict(inputs)
+        node_mask = given.pop("node_mask")
+        first = (given.pop(self.model.input_name),) if self.model.input_name else ()
+        return self.model(*first, **given, node_mask=node_mask, **options)
+
+
+def _subject(model: Any, batch: Any) -> Any:
+    return _SymmetrizedSubject(model, batch) if isinstance(model, Symmetrized) else _Subject(model, batch)
+
+
 @torch.no_grad()
 def equivariance_error(
-    model: LPSPreTrainedModel,
-    batch: Mapping[str, Tensor],
+    model: LPSPreTrainedModel | Symmetrized,
+    batch: Mapping[str, Tensor] | Tensor,
     num_group_elements: int = 8,
     num_samples: int | None = None,
     symmetrized: bool = True,
@@ -108,7 +168,7 @@ def equivariance_error(
 
     Args:
         model: The model; it is measured in evaluation mode.
-        batch: A batch of the processor; labels are ignored.
+        batch: A batch of the processor; labels are ignored. Of a symmetrized module its input, or a dict of its inputs by name.
         num_group_elements: Number of random h.
         num_samples: Samples of the estimate of φ. Default: the model's `num_eval_samples`.
         symmetrized: False measures the backbone on the stored order, with the same weights.
@@ -122,20 +182,9 @@ def equivariance_error(
         ValueError: If `num_group_elements` or `num_samples` is less than 1, or the batch has no nodes.
         TypeError: If it is no symmetrized model.
     """
-    # The model may be wrapped, by PEFT or `torch.compile`.
-    head = next((module for module in model.modules() if isinstance(module, LPSPreTrainedModel)), None)
-    if head is None:
-        raise TypeError(f"model: expected a symmetrized model such as LPSModel, got {type(model).__name__}.")
-    base: LPSModel = head if isinstance(head, LPSModel) else getattr(head, head.base_model_prefix)
-    group, output = base.group, output_axes(head, batch)
-    inputs = {key: value for key, value in batch.items() if key not in ("labels", "pair_index")}
-    node_mask = base.encode(**inputs).node_mask
-    if node_mask.shape[1]:
-        batch = {**batch, "node_mask": node_mask}
-    if num_samples is None:
-        # "auto" would draw other numbers on both sides.
-        configured = base.config.num_eval_samples
-        num_samples = base.config.max_eval_samples if isinstance(configured, str) else configured
+    subject = _subject(model, batch)
+    group, output, node_mask = subject.group, subject.output, subject.encoded.node_mask
+    num_samples = subject.num_samples if num_samples is None else num_samples
     for name, count in (("num_group_elements", num_group_elements), ("num_samples", num_samples)):
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}.")
@@ -147,22 +196,23 @@ def equivariance_error(
             here: dict[str, Any]
             there: dict[str, Any]
             element = group.haar(node_mask, 1, generator)
-            moved = act_on_batch(group, element, batch)
+            moved = subject.moved(element)
             if not symmetrized:
                 here = there = {"group_elements": group.identity(node_mask, 1).tensors}
             elif coupled:
                 # Turned in double precision: rounding the noise differently would show as an error of the model.
-                noise = {n: part.double() for n, part in base.draw_noise(base.encode(**inputs), num_samples, generator).items()}
+                drawn = subject.distribution.draw_noise(subject.encoded, num_samples, generator)
+                noise = {name: part.double() for name, part in drawn.items()}
                 # The element of each input acts on all samples of its noise.
                 everywhere = element.map(lambda tensor: tensor.expand(-1, num_samples, *tensor.shape[2:]))
-                axes = base.distribution.noise_axes
+                axes = subject.distribution.noise_axes
                 here = {"noise": noise}
                 there = {"noise": {name: group.act(everywhere, part, axes[name]) for name, part in noise.items()}}
             else:
                 here = there = {"num_samples": num_samples, "generator": generator}
-            value = _output_of(model, batch, **here)
+            value = subject.answer(subject.inputs, **here)
             expected = mask_nodes(group.act(element, value.unsqueeze(1), output).squeeze(1), output, node_mask)
-            squares.append((_output_of(model, moved, **there) - expected).square().mean())
+            squares.append((subject.answer(moved, **there) - expected).square().mean())
             scale += value.square().mean().item() / num_group_elements
     finally:
         model.train(was_training)
@@ -175,13 +225,16 @@ def equivariance_error(
 
 
 def assert_equivariant(
-    model: LPSPreTrainedModel, batch: Mapping[str, Tensor], tolerance: float = 1e-8, num_group_elements: int = 4
+    model: LPSPreTrainedModel | Symmetrized,
+    batch: Mapping[str, Tensor] | Tensor,
+    tolerance: float = 1e-8,
+    num_group_elements: int = 4,
 ) -> None:
     """Assert φ(h·x) = h·φ(x) under coupled noise, in float64.
 
     Args:
         model: The model; a copy in float64 is tested.
-        batch: A batch of the processor.
+        batch: As for `equivariance_error`.
         tolerance: Largest relative error allowed.
         num_group_elements: Number of random h.
 
@@ -189,10 +242,15 @@ def assert_equivariant(
         AssertionError: If the error is larger.
     """
     double = copy.deepcopy(model).double()
-    batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
-    measured = equivariance_error(double, batch, num_group_elements, coupled=True)
+    measured = equivariance_error(double, _in_double(batch), num_group_elements, coupled=True)
     if not measured.relative_error <= tolerance:
         raise AssertionError(
-            f"{type(model).__name__} is not equivariant to {model.config.group}: relative error {measured.relative_error:.3g} "
-            f"under coupled noise, expected at most {tolerance:.3g}."
+            f"{type(model).__name__} is not equivariant to {_subject(model, batch).group.name}: relative error "
+            f"{measured.relative_error:.3g} under coupled noise, expected at most {tolerance:.3g}."
         )
+
+
+def _in_double(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return {key: _in_double(value) for key, value in batch.items()}
+    return batch.double() if batch.is_floating_point() else batch

@@ -4,10 +4,10 @@
     python scripts/measure_error_bars.py --json error_bars.json --figure error_bars.png
     python scripts/measure_error_bars.py --dataset_name graphs-datasets/NCI1 --model my-checkpoint
 
-A classifier with a learned distribution is trained (or loaded with --model; then pass the seed and the folds that it was trained
-with). Test rows are one fold. The reference is the average over --num_reference_samples samples of every row. An interval covers
-if the reference lies within t standard errors, with t of 95 % and the samples' degrees of freedom; the reference's own error,
-which is known, is taken into account.
+A classifier with a learned distribution is trained, or with --epochs 0 left as it is drawn, or loaded with --model (then pass
+the seed and the folds that it was trained with). Its error bars are calibrated on training rows. Test rows are one fold. The
+reference is the average over --num_reference_samples samples of every row; its own error, which is known, is taken into account.
+The 95 % intervals of the model are compared with those of the draws alone, by Student's quantile and by 1.96 standard errors.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import concatenate_datasets
-from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -26,7 +25,9 @@ from transformers import set_seed
 from lps_hf import LPSConfig, LPSForGraphClassification, LPSProcessor
 from lps_hf.data.rows import fold_splits, infer_config, labels_of
 from lps_hf.evaluation.benchmarks import write_json
+from lps_hf.evaluation.error_bars import calibrate_error_bars
 from lps_hf.evaluation.speed_figures import error_bars_figure
+from lps_hf.models.error_bars import confidence_interval
 from lps_hf.training.distillation import sampled_outputs
 from lps_hf.training.short_runs import classification_rows, fit, mean_and_deviation, small_vit
 
@@ -85,9 +86,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if count > 1:
             # Each part against the mean of the others, of which it is independent.
             others = (exact * len(reference) - parts.sum(dim=1)) / (len(reference) - count)
-            error = parts.std(dim=1) / count**0.5
-            covered = covers(parts.mean(dim=1), error, torch.tensor(count), others, own_error)
-            table[f"{count}"]["coverage"] = mean_and_deviation(covered.double().flatten(1).mean(dim=1).tolist())
+            for key, interval in intervals(model, parts).items():
+                covered = covers(*interval, others, own_error)
+                table[f"{count}"][key] = mean_and_deviation(covered.double().flatten(1).mean(dim=1).tolist())
     for tolerance in arguments.tolerances:
         runs = [auto_run(model, processor, test, labels, exact, own_error, tolerance, seed) for seed in range(arguments.repeats)]
         table[f"auto {tolerance:g}"] = {
@@ -103,6 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_train": len(training),
         "num_test": len(test),
         "budget": budget,
+        "variance_prior": model.config.variance_prior,
         "reference_accuracy": (exact.argmax(dim=-1) == labels).double().mean().item(),
         "rows": table,
     }
@@ -118,7 +120,10 @@ def make_model(
     else:
         config = LPSConfig(backbone_config=small_vit(), group="S_n", grid_size=arguments.grid_size, **inferred)
         model, processor = LPSForGraphClassification(config), LPSProcessor.from_config(config)
-        fit(model, processor, training, arguments.epochs, arguments.learning_rate, arguments.batch_size, arguments.seed)
+        if arguments.epochs:
+            fit(model, processor, training, arguments.epochs, arguments.learning_rate, arguments.batch_size, arguments.seed)
+    if not arguments.model or model.config.variance_prior is None:
+        calibrate_error_bars(model, processor, training, seed=arguments.seed, progress=True)
     if arguments.save:
         model.save_pretrained(arguments.save)
         processor.save_pretrained(arguments.save)
@@ -139,35 +144,52 @@ def auto_run(
 ) -> dict[str, float]:
     """One evaluation of the test rows with `num_samples="auto"`."""
     generator = torch.Generator().manual_seed(1000 + seed)
-    logits, errors, counts = [], [], []
+    logits, lows, highs, counts = [], [], [], []
     for start in tqdm(range(0, len(test), BATCH_SIZE), desc=f"auto {tolerance:g}, run {seed}", file=sys.stderr):
         batch = processor(test[start : start + BATCH_SIZE], return_tensors="pt")
         batch.pop("labels")
         outputs = model(**batch, num_samples="auto", tolerance=tolerance, generator=generator)
         logits.append(outputs.logits)
-        errors.append(outputs.standard_error)
+        low, high = outputs.confidence_interval()
+        lows.append(low)
+        highs.append(high)
         counts.append(outputs.num_samples)
-    mean, error, count = torch.cat(logits), torch.cat(errors), torch.cat(counts)
     return {
-        "accuracy": (mean.argmax(dim=-1) == labels).double().mean().item(),
-        "mean_samples": count.double().mean().item(),
-        "coverage": covers(mean, error, count.unsqueeze(-1), exact, own_error).double().mean().item(),
+        "accuracy": (torch.cat(logits).argmax(dim=-1) == labels).double().mean().item(),
+        "mean_samples": torch.cat(counts).double().mean().item(),
+        "coverage": covers(torch.cat(lows), torch.cat(highs), exact, own_error).double().mean().item(),
     }
 
 
-def covers(mean: Tensor, error: Tensor, count: Tensor, exact: Tensor, own_error: Tensor) -> Tensor:
-    """Whether the 95 % interval around a mean of `count` samples holds the reference, which has an error of its own."""
-    quantile = torch.from_numpy(np.asarray(stats.t.ppf(0.975, count.numpy() - 1)))
-    return (mean - exact).abs() <= torch.hypot(quantile * error, 1.96 * own_error)
+def intervals(model: LPSForGraphClassification, parts: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """95 % intervals of logits from parts (parts, samples, rows, labels): of the model, and of the draws alone in two ways."""
+    samples = parts.transpose(1, 2).flatten(0, 1)
+    several_nodes = torch.ones(len(samples), 2, dtype=torch.bool)
+    estimate = model.lps.symmetrization.estimate_of(samples, several_nodes)
+    found = {"coverage": estimate.confidence_interval()}
+    mean, error = estimate.mean, samples.std(dim=1) / samples.shape[1] ** 0.5
+    degrees = torch.full((len(samples),), samples.shape[1] - 1.0)
+    found["coverage_of_draws_alone"] = confidence_interval(mean, error, degrees, 0.95)
+    found["coverage_of_1.96_errors"] = mean - 1.96 * error, mean + 1.96 * error
+    shape = (len(parts), parts.shape[2], -1)
+    return {name: (low.view(shape), high.view(shape)) for name, (low, high) in found.items()}
+
+
+def covers(low: Tensor, high: Tensor, exact: Tensor, own_error: Tensor) -> Tensor:
+    """Whether an interval holds the reference, which has an error of its own."""
+    return ((low + high) / 2 - exact).abs() <= torch.hypot((high - low) / 2, 1.96 * own_error) + 1e-6 * exact.abs()
 
 
 def print_table(result: dict[str, Any]) -> None:
     """Rows of the table, one line each."""
     accuracy = f"{100 * result['reference_accuracy']:.2f} %"
     print(f"{result['data']}, {result['num_test']} test graphs: the reference is right on {accuracy}")
+    print("Covered by 95 % intervals: the model's, Student's of the draws alone, 1.96 standard errors of the draws alone")
     for name, row in result["rows"].items():
         spread = row["accuracy"]["deviation"] or 0.0
-        coverage = f"{100 * row['coverage']['mean']:.1f} % covered" if "coverage" in row else ""
+        keys = [key for key in ("coverage", "coverage_of_draws_alone", "coverage_of_1.96_errors") if key in row]
+        shares = ", ".join(f"{100 * row[key]['mean']:.1f} %" for key in keys)
+        coverage = f"{shares} covered" if shares else ""
         accuracy = f"{100 * row['accuracy']['mean']:.2f} ± {100 * spread:.2f} %"
         print(f"  {name:<12} {row['mean_samples']:>8.1f} samples  {accuracy:>18}  {coverage}")
 

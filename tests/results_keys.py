@@ -4,4 +4,4 @@ COMMON = {
     *("task", "dataset", "backbone", "metric", "test", "baseline", "baseline_name", "train_loss_first", "train_loss_last"),
     *("num_train", "num_test", "steps", "seed", "num_eval_samples", "eval_batch_size", "training", "environment"),
 }
-REPORT = {"equivariance", "samples", "samples_rows", "samples_draws", "test_deviation"}
+REPORT = {"equivariance", "samples", "samples_rows", "samples_draws", "test_deviation", "variance_prior"}

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from lps_hf import symmetrize
 from lps_hf.models.elements import Permutation
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_lps import LPSModel
@@ -250,3 +252,38 @@ def test_a_batch_without_a_mask_has_no_padding():
 def test_only_symmetrized_models_are_measured():
     with pytest.raises(TypeError, match="model: expected a symmetrized model such as LPSModel, got Linear"):
         equivariance_error(torch.nn.Linear(2, 2), {})
+
+
+def test_a_symmetrized_module_is_measured_as_a_model_is():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(15, 16), nn.Tanh(), nn.Linear(16, 3))
+    model, vectors = symmetrize(network, group="SO(3)", inputs="5 v", output="v").eval(), torch.randn(4, 5, 3)
+    assert_equivariant(model, vectors)
+    few, many = (equivariance_error(model, vectors, num_samples=count, generator=seeded()) for count in (10, 250))
+    assert 3 < few.relative_error / many.relative_error < 8  # of √25
+    alone = equivariance_error(model, vectors, symmetrized=False, generator=seeded())
+    assert alone.relative_error > 4 * many.relative_error
+
+
+def test_named_inputs_and_padding_of_a_symmetrized_module():
+    network = _SumOfRows().double()
+    model = symmetrize(network, group="S_n", inputs={"nodes": "n 2", "pairs": "n n 1"}, output="n 2").double().eval()
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    inputs = {"nodes": torch.randn(2, 4, 2).double(), "pairs": (torch.rand(2, 4, 4, 1) < 0.5).double(), "node_mask": mask}
+    assert_equivariant(model, inputs)
+
+
+def test_a_module_that_only_says_it_is_symmetrized_is_found_out():
+    model = symmetrize(
+        nn.Sequential(nn.Flatten(), nn.Linear(15, 3)), group="SO(3)", inputs="5 v", output="v", distribution="none"
+    )
+    with pytest.raises(AssertionError, match=r"Symmetrized is not equivariant to SO\(3\)"):
+        assert_equivariant(model.eval(), torch.randn(4, 5, 3))
+
+
+class _SumOfRows(nn.Module):
+    """Weighs nodes by their places, and adds the rows of the pairs."""
+
+    def forward(self, nodes, pairs):
+        places = torch.arange(nodes.shape[1], dtype=nodes.dtype).view(1, -1, 1)
+        return torch.tanh(nodes * places) + pairs.sum(dim=2)

@@ -14,12 +14,14 @@ from tqdm.auto import tqdm
 
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.models.configuration_lps import LPSConfig, check_num_samples
+from lps_hf.models.error_bars import FEWEST
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.models.symmetrization import mask_nodes
 from lps_hf.testing import act_on_batch, equivariance_error, output_axes
 
+from .error_bars import draws_of, prior_of
 from .metrics import compute_metrics_for, metric_of
 from .prediction import Joined, check_task_of, cropped, on_device, padded, row_sizes
 from .sampling_error import outputs_of_draws
@@ -104,6 +106,8 @@ def sampling_report(
         - `samples`: for each number of samples `num_samples`, `metric` and `metric_deviation` (mean and standard deviation of
           the headline metric over `num_estimates` estimates), `equivariance_error`, `equivariance_standard_error`.
         - `samples_rows`, `samples_draws`: the numbers of rows and of sets.
+        - `variance_prior`: what error bars of few draws may be shrunk towards, from the same draws; see `calibrate_error_bars`.
+          Only where there are enough of them, and they differ.
         - `test_deviation`: the standard deviation over draws of every metric on these rows, at the configuration's number.
 
     Raises:
@@ -151,6 +155,10 @@ def sampling_report(
         "samples_rows": sum(len(part.rows) for part in draws),
         "samples_draws": num_draws,
     }
+    blocks = counts[-1] * num_draws // model.lps.distribution.sampler_group_size
+    if model.config.distribution not in ("exact", "none") and blocks >= 4 * FEWEST:
+        entries = [draws_of(model, part.batch, torch.cat(part.logits).transpose(0, 1)) for part in draws]
+        report["variance_prior"] = prior_of(model, torch.cat(entries, dim=1)).to_dict()
     if metrics[headline]:
         # "auto" draws at least so many: fewer have a larger error bar.
         auto = [count for count in counts if count <= model.config.min_eval_samples]

@@ -9,6 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
 from .configuration_base_networks import BASE_NETWORK_CONFIGS
+from .error_bars import NO_PRIOR, VariancePrior
 from .frames import FRAMES
 from .group import TEMPERATURE_RULES, Group
 from .groups import get_group
@@ -111,6 +112,9 @@ class LPSConfig(PreTrainedConfig):
         class_weighted (`bool`): Weigh the classes of nodes by their absence in the batch.
         label_mean (`list[float]`, *optional*): Mean of each target of a regression, in the data's unit.
         label_std (`list[float]`, *optional*): Standard deviation of each; the network then predicts normalised targets.
+        variance_prior (`dict`, *optional*): What is known of the variance of draws, so that the error bars of few of them are
+            honest: `variance`, a list with one number for every output channel or a single one for all, and
+            `degrees_of_freedom`. `lps_hf.evaluation.error_bars.calibrate_error_bars` measures it; see `error_bars`.
 
     Raises:
         ValueError: If a value is out of range, unknown, or does not fit the others.
@@ -119,7 +123,8 @@ class LPSConfig(PreTrainedConfig):
 
     model_type = "lps"
     keys_to_ignore_at_inference = [
-        *("entropy_loss", "prior_loss", "samples", "num_samples", "group_elements", "hidden_states", "attentions")
+        *("degrees_of_freedom", "draws_agree", "entropy_loss", "prior_loss", "samples", "num_samples", "group_elements"),
+        *("hidden_states", "attentions"),
     ]
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")}
 
@@ -157,6 +162,7 @@ class LPSConfig(PreTrainedConfig):
     class_weighted: bool = False
     label_mean: list[float] | None = None
     label_std: list[float] | None = None
+    variance_prior: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(key for key in kwargs if key not in _LIBRARY_KEYS)
@@ -290,6 +296,7 @@ class LPSConfig(PreTrainedConfig):
                 raise ValueError(f"inputs[{name!r}]: expected {FIELD_AXES[name]!r}{meaning}, got {text!r}.")
         self._check_output(group)
         self._check_normalisation()
+        self._check_variance_prior()
         self._check_encoded_channels("node_features", self.node_categories, extra=0)
         self._check_encoded_channels("edge_features", self.edge_categories, extra=1)
         self._check_group_inputs(group)
@@ -325,6 +332,11 @@ class LPSConfig(PreTrainedConfig):
             raise ValueError(f"label_std: expected positive numbers, got {self.label_std}.")
         if self.problem_type not in (None, "regression"):
             raise ValueError(f"label_mean: expected problem_type='regression', got {self.problem_type!r}.")
+
+    def _check_variance_prior(self) -> None:
+        count, channels = len(self.variance_prior_value.variance), self.output_representation.num_channels
+        if count not in (1, channels):
+            raise ValueError(f"variance_prior: expected 1 or {channels} numbers as variance, got {count}.")
 
     def _check_group_inputs(self, group: Group) -> None:
         fields = self.input_representations.values()
@@ -400,6 +412,11 @@ class LPSConfig(PreTrainedConfig):
     def input_representations(self) -> dict[str, Representation]:
         """The parsed axis string of each input field."""
         return {name: Representation.parse(text) for name, text in self.inputs.items()}
+
+    @property
+    def variance_prior_value(self) -> VariancePrior:
+        """The checked `variance_prior`; one without weight where there is none."""
+        return NO_PRIOR if self.variance_prior is None else VariancePrior.from_dict(self.variance_prior)
 
     @property
     def base_representations(self) -> dict[str, Representation]:

@@ -33,6 +33,8 @@ class DistributionSample(NamedTuple):
     """-log p(identity|x) averaged over the batch, shape `()`; for learned distributions of finite groups."""
     weights: Tensor | None = None
     """(batch, num_samples), sums to 1: of every element in an exact average; `None` for independent draws."""
+    block_size: int = 1
+    """Number of draws that depend on each other."""
 
     def split(self, size: int | None) -> "list[DistributionSample]":
         """Parts of at most `size` elements; `None` for all in one."""
@@ -136,6 +138,11 @@ class EquivariantDistribution(nn.Module):
             return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
         return super()._apply(spare, recurse)
+
+    @property
+    def has_rare_draws(self) -> bool:
+        """Whether draws that agree may have missed others: all elements of a frame are equally likely, of these laws not."""
+        return self.kind in ("learned", "haar")
 
     @property
     def reads_frame_ranks(self) -> bool:
@@ -302,7 +309,7 @@ class EquivariantDistribution(nn.Module):
             if self.group.has_translations:
                 moved = self.group.move_to(sample.elements, centroid(batch, self.inputs))
                 sample = sample._replace(elements=moved)
-        return sample
+        return sample._replace(block_size=self.sampler_group_size)
 
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
         scaled = self.noise_scale * noise["interface"] if "interface" in noise else None

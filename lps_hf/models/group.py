@@ -48,6 +48,10 @@ class Group(ABC, Generic[ElementType]):
         """The default of τ: in units of the mean gap 8 of them, whatever the group; that trained best of 1 and 8."""
         return 8.0 if rule == "relative" else self.default_temperature
 
+    def is_trivial(self, node_mask: Tensor) -> Tensor:
+        """For which inputs the identity is the only element, (batch,) bool: S_n of a single node."""
+        return node_mask.new_zeros(len(node_mask))
+
     def join(self, parts: list[Element]) -> Any:
         """Put elements of the factors together."""
         (only,) = parts

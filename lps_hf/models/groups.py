@@ -40,6 +40,10 @@ class ProductGroup(Group[ProductElement]):
         """The groups that this one is a product of."""
         return self._factors
 
+    def is_trivial(self, node_mask: Tensor) -> Tensor:
+        """Where every factor is."""
+        return torch.stack([factor.is_trivial(node_mask) for factor in self.factors]).all(dim=0)
+
     def join(self, parts: list[Element]) -> ProductElement:
         """Put elements of the factors together."""
         return ProductElement(tuple(parts))

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_lps import LPSConfig
+from .error_bars import confidence_interval
 from .losses import check_pairs, invariant_loss, node_loss, pair_loss, position_loss
 from .modeling_lps import LPSModel, LPSModelOutput, LPSPreTrainedModel
 
@@ -30,6 +31,8 @@ class LPSTaskOutput(ModelOutput):
             `prior_loss_coef * prior_loss`.
         logits (`torch.FloatTensor`): The prediction; its shape is in the head's documentation.
         standard_error (`torch.FloatTensor` of the same shape): Of the logits; `None` for one sample.
+        degrees_of_freedom (`torch.DoubleTensor` of shape `(batch,)`): See `LPSModelOutput`.
+        draws_agree (`torch.BoolTensor` of shape `(batch,)`): See `LPSModelOutput`.
         entropy_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
         prior_loss (`torch.FloatTensor` of shape `()`): See `LPSModelOutput`.
         num_samples (`torch.LongTensor` of shape `(batch,)`): See `LPSModelOutput`.
@@ -43,6 +46,8 @@ class LPSTaskOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     standard_error: Tensor | None = None
+    degrees_of_freedom: Tensor | None = None
+    draws_agree: Tensor | None = None
     entropy_loss: Tensor | None = None
     prior_loss: Tensor | None = None
     num_samples: Tensor | None = None
@@ -50,6 +55,10 @@ class LPSTaskOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     samples: Tensor | None = None
+
+    def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper end of the interval that holds the logits of φ with probability `level`; see `error_bars`."""
+        return confidence_interval(self.logits, self.standard_error, self.degrees_of_freedom, level)
 
 
 def shows_inputs(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,6 +160,8 @@ class LPSTaskModel(LPSPreTrainedModel):
             loss=loss,
             logits=logits,
             standard_error=standard_error,
+            degrees_of_freedom=outputs.degrees_of_freedom,
+            draws_agree=outputs.draws_agree,
             entropy_loss=outputs.entropy_loss,
             prior_loss=outputs.prior_loss,
             num_samples=outputs.num_samples,

@@ -1,7 +1,7 @@
 """Symmetrized models: a pretrained backbone made equivariant by probabilistic symmetrization (arXiv 2306.02866)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -17,11 +17,12 @@ from .base_functions import BaseFunction, inner_output, make_base_function
 from .batches import encode_batch
 from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
+from .error_bars import confidence_interval
 from .groups import get_group
 from .interface_networks import GINInterface
 from .projections import PaddedAxis, PairProjection, PatchProjection
 from .representations import Batch, EdgeField, Field
-from .symmetrization import Estimate, average_over_group, average_to_tolerance, mask_nodes
+from .symmetrization import BaseCall, Estimate, StoppingRule, Symmetrization, mask_nodes
 
 # At evaluation. A ViT-tiny on 16 rows stays in the caches of a CPU, and takes three quarters of the time per row.
 CPU_ROWS_PER_PASS, SAMPLES_PER_PASS = 16, 10
@@ -35,6 +36,9 @@ class LPSModelOutput(ModelOutput):
     Args:
         output (`torch.FloatTensor` of shape `(batch, *axes of config.output)`): The estimate of φ(x).
         standard_error (`torch.FloatTensor` of the same shape): Of the estimate; `None` for one sample.
+        degrees_of_freedom (`torch.DoubleTensor` of shape `(batch,)`): Those of `standard_error`; see `confidence_interval`.
+        draws_agree (`torch.BoolTensor` of shape `(batch,)`): Whether all draws of an input gave the same output, so that its
+            error bar is a bound for what they may have missed; see `error_bars`.
         entropy_loss (`torch.FloatTensor` of shape `()`): Entropy of the soft permutations, unweighted; `None` without gradient.
         prior_loss (`torch.FloatTensor` of shape `()`): -log p(identity|x), for learned distributions of finite groups.
         samples (`torch.FloatTensor` of shape `(batch, num_samples, *axes)`): What `output` is the mean of, or the weighted mean
@@ -51,6 +55,8 @@ class LPSModelOutput(ModelOutput):
 
     output: Tensor | None = None
     standard_error: Tensor | None = None
+    degrees_of_freedom: Tensor | None = None
+    draws_agree: Tensor | None = None
     entropy_loss: Tensor | None = None
     prior_loss: Tensor | None = None
     samples: Tensor | None = None
@@ -58,6 +64,10 @@ class LPSModelOutput(ModelOutput):
     group_elements: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+    def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper end of the interval that holds φ(x) with probability `level`; see `error_bars`."""
+        return confidence_interval(self.output, self.standard_error, self.degrees_of_freedom, level)
 
 
 class LPSPreTrainedModel(PreTrainedModel):
@@ -377,13 +387,10 @@ class LPSModel(LPSPreTrainedModel):
         returns_states = any(flags.get(name, getattr(own, name, False)) for name in ("output_attentions", "output_hidden_states"))
         backbone_output: dict[str, Any] = {}
 
-        def base_of(part: Batch) -> Callable[[dict[str, Field]], Tensor]:
-            def base(fields: dict[str, Field]) -> Tensor:
-                result, backbone = self.base(self._base_fields(fields, part), part.node_mask, **flags)
-                backbone_output.update(backbone)
-                return result
-
-            return base
+        def base(fields: dict[str, Field], part: Batch) -> Tensor:
+            result, states = self.base(self._base_fields(fields, part), part.node_mask, **flags)
+            backbone_output.update(states)
+            return result
 
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.config.num_samples if self.training else self.config.num_eval_samples
@@ -394,24 +401,15 @@ class LPSModel(LPSPreTrainedModel):
                     "num_samples: expected a number in training, and with noise, group_elements, output_hidden_states or "
                     "output_attentions, got 'auto'. Call eval() and leave them out, or give a number."
                 )
-            estimate, sample = self._estimate_to_tolerance(base_of, batch, tolerance, generator, output_samples), None
+            estimate, sample = self._estimate_to_tolerance(base, batch, tolerance, generator, output_samples), None
         else:
             if num_samples is not None:
                 check_num_samples("num_samples", num_samples)
             # A gradient, and the backbone's states, need all samples at once; and a compiled graph would repeat every pass.
             at_once = torch.is_grad_enabled() or returns_states or torch.compiler.is_compiling()
             chunk_size = None if at_once else self._samples_per_pass(batch)
-            estimate, sample = average_over_group(
-                base_of(batch),
-                self.group,
-                self.distribution.draws(batch, num_samples, noise, group_elements, generator, chunk_size),
-                batch.fields,
-                self.config.input_representations,
-                inner_output(self.config),
-                batch.node_mask,
-                1 if group_elements is not None else self.distribution.sampler_group_size,
-                keeps_samples,
-            )
+            draws = self.distribution.draws(batch, num_samples, noise, group_elements, generator, chunk_size)
+            estimate, sample = self.symmetrization.estimate(base, draws, batch, keeps_samples)
         output, samples = estimate.mean, estimate.samples if keeps_samples else None
         if self.config.residual is not None:
             field, axes = batch.fields[self.config.residual], self.config.input_representations[self.config.residual]
@@ -421,6 +419,8 @@ class LPSModel(LPSPreTrainedModel):
         return LPSModelOutput(
             output=output,
             standard_error=estimate.standard_error,
+            degrees_of_freedom=estimate.degrees_of_freedom,
+            draws_agree=estimate.draws_agree,
             entropy_loss=None if sample is None else sample.entropy,
             prior_loss=None if sample is None else sample.prior_loss,
             samples=samples,
@@ -429,6 +429,11 @@ class LPSModel(LPSPreTrainedModel):
             hidden_states=backbone_output.get("hidden_states"),
             attentions=backbone_output.get("attentions"),
         )
+
+    @property
+    def symmetrization(self) -> Symmetrization:
+        """How outputs of the base function are averaged, and what is known of their spread."""
+        return Symmetrization(self.distribution, inner_output(self.config), self.config.variance_prior_value, self.link)
 
     @property
     def keeps_samples(self) -> bool:
@@ -453,24 +458,17 @@ class LPSModel(LPSPreTrainedModel):
         return max(1, CPU_ROWS_PER_PASS // len(batch.node_mask)) if on_cpu else SAMPLES_PER_PASS
 
     def _estimate_to_tolerance(
-        self, base_of: Any, batch: Batch, tolerance: float | None, generator: torch.Generator | None, output_samples: bool
+        self, base: BaseCall, batch: Batch, tolerance: float | None, generator: torch.Generator | None, output_samples: bool
     ) -> Estimate:
         tolerance = self.config.tolerance if tolerance is None else tolerance
         check_tolerance(tolerance)
         if self.config.distribution in ("none", "exact"):  # no error bar to wait for
             draws = self.distribution.draws(batch, 1, chunk_size=self._samples_per_pass(batch))
-            arguments = batch.fields, self.config.input_representations, inner_output(self.config), batch.node_mask
-            return average_over_group(base_of(batch), self.group, draws, *arguments, keeps_samples=output_samples)[0]
-        return average_to_tolerance(
-            base_of,
-            self.distribution,
-            batch,
-            inner_output(self.config),
+            return self.symmetrization.estimate(base, draws, batch, keeps_samples=output_samples)[0]
+        rule = StoppingRule(
             tolerance,
             self.config.min_eval_samples,
             self.config.max_eval_samples,
             self.config.samples_per_pass or SAMPLES_PER_PASS,
-            self.link,
-            generator,
-            output_samples,
         )
+        return self.symmetrization.estimate_to_tolerance(base, batch, rule, generator, output_samples)

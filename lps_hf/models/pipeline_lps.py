@@ -8,7 +8,7 @@ from functools import partial
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.base import Pipeline
 
 from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
+from .error_bars import check_level, student_quantile
 from .modeling_heads_lps import (
     LPSForGraphClassification,
     LPSForImageClassification,
@@ -31,10 +32,12 @@ from .row_checks import check_index
 from .row_graphs import is_networkx, is_pyg
 from .row_labels import LABEL_KEYS, label_kind
 from .row_sources import IMAGE_SUFFIXES, is_table, to_rows
-from .symmetrization import apply_link, link_errors
+from .symmetrization import apply_link
 
 _LABELS = {key for keys in LABEL_KEYS.values() for key in keys}
 _SAMPLING = ("num_samples", "tolerance", "seed")
+_SHOWING = ("top_k", "confidence_level")
+ALL_AGREED = "all draws agreed: the error bar is a bound for what they may have missed"
 
 
 class LPSPipeline(Pipeline):
@@ -55,7 +58,9 @@ class LPSPipeline(Pipeline):
 
     A score is the softmax, or with several labels the sigmoid, of the averaged logits. Its standard error is that of the draws of
     p(g|x), to first order: the samples are put through the derivative of the link at their mean (`link_errors`). It says nothing
-    of how far the model itself is from the truth. It is `None` for one sample, one group of dependent draws, and exact averages.
+    of how far the model itself is from the truth. It is `None` for one sample, one block of dependent draws, and exact averages.
+    With `confidence_level` a result also has a `confidence_interval`, lower and upper end by Student's quantile. Where all draws
+    of a row gave the same output, its results have a `note` that says so.
 
     Equal rows have equal results for the same seed, wherever they stand, in any batch and on any device (up to rounding), as the
     draws of a row follow from the seed and its content. With `num_samples="auto"` the rows of a batch are drawn together, on the
@@ -67,6 +72,7 @@ class LPSPipeline(Pipeline):
         image_processor (*optional*): Of images, instead of a processor.
         num_samples (`int` or `"auto"`, *optional*): Here or in a call: draws per row. Default: the model's `num_eval_samples`.
         tolerance (`float`, *optional*): Here or in a call: largest standard error of a score; it makes `num_samples="auto"`.
+        confidence_level (`float`, *optional*): Here or in a call: such as 0.95, for confidence intervals.
         seed (`int`, *optional*): Here or in a call: seed of the draws, 0 by default; `None` for other draws at each call.
         top_k (`int`, *optional*): Here or in a call: how many labels, or pairs, of each result to return.
         kwargs: As for every `Pipeline`: `device`, `batch_size`, …
@@ -166,9 +172,9 @@ class LPSPipeline(Pipeline):
             _add_pipeline(Path(save_directory), self.model.config)
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = sorted(set(parameters) - {*_SAMPLING, "top_k", "local_files_only"})  # which `pipeline()` hands on
+        unknown = sorted(set(parameters) - {*_SAMPLING, *_SHOWING, "local_files_only"})  # which `pipeline()` hands on
         if unknown:
-            raise TypeError(f"{unknown[0]}: expected one of {', '.join(_SAMPLING)}, top_k, batch_size and num_workers.")
+            raise TypeError(f"{unknown[0]}: expected one of {', '.join(_SAMPLING + _SHOWING)}, batch_size and num_workers.")
         drawing: dict[str, Any] = {}
         num_samples, tolerance = parameters.get("num_samples"), parameters.get("tolerance")
         if num_samples not in (None, "auto"):
@@ -188,7 +194,9 @@ class LPSPipeline(Pipeline):
             preparing["seed"] = seed
         if parameters.get("top_k") is not None:
             check_num_samples("top_k", parameters["top_k"])
-        return preparing, drawing, {key: parameters[key] for key in ("top_k",) if key in parameters}
+        if parameters.get("confidence_level") is not None:
+            check_level("confidence_level", parameters["confidence_level"])
+        return preparing, drawing, {key: parameters[key] for key in _SHOWING if key in parameters}
 
     def _prepare(self, numbered_rows: list[tuple[int, Mapping[str, Any]]], **parameters: Any) -> dict[str, Any]:
         """Rows with their numbers as one batch."""
@@ -227,21 +235,32 @@ class LPSPipeline(Pipeline):
         outputs = self.model(**inputs, **drawing, output_samples=link != "identity")
         errors = outputs.standard_error
         if errors is not None and link != "identity":
-            counts = [outputs.samples.shape[1]] * len(errors) if outputs.num_samples is None else outputs.num_samples.tolist()
-            group_size = self.model.lps.distribution.sampler_group_size
-            rows = zip(outputs.samples.split(1), counts, strict=True)
-            errors = torch.cat([link_errors(samples[:, :count], link, group_size) for samples, count in rows])
+            errors = self._score_errors(outputs)
         mask = inputs.get("node_mask")
         return {
             "scores": apply_link(outputs.logits, link),
             "errors": None if errors is None or errors.isinf().any() else errors,
+            "degrees_of_freedom": outputs.degrees_of_freedom,
+            "draws_agree": outputs.draws_agree,
             "num_nodes": None if mask is None else mask.sum(dim=1),
             "pairs": input_tensors["pairs"],
         }
 
+    def _score_errors(self, outputs: Any) -> Tensor:
+        """The standard errors of scores; rows may have different numbers of samples."""
+        counts = [outputs.samples.shape[1]] * len(outputs.logits) if outputs.num_samples is None else outputs.num_samples.tolist()
+        function = self.model.lps
+        errors = []
+        for number, count in enumerate(counts):
+            row = slice(number, number + 1)
+            given = outputs.samples[row, :count], outputs.standard_error[row], outputs.draws_agree[row]
+            errors.append(function.symmetrization.link_errors(*given, function.distribution.sampler_group_size))
+        return torch.cat(errors)
+
     def postprocess(self, model_outputs: Any, **parameters: Any) -> Any:
         """What `_forward` says of one row, as numbers and texts."""
-        return self.result_of(model_outputs, parameters.get("top_k"))
+        bars = ErrorBars.of(model_outputs, parameters.get("confidence_level"), self.link != "identity")
+        return self.result_of({**model_outputs, "bars": bars}, parameters.get("top_k"))
 
     def result_of(self, outputs: Mapping[str, Any], top_k: int | None) -> Any:
         """The result of one row; tasks define it."""
@@ -261,14 +280,14 @@ class LPSPipeline(Pipeline):
             return known[config.problem_type]
         return "identity" if config.label_mean is not None or config.num_labels == 1 else "softmax"
 
-    def _labels(self, scores: Tensor, errors: Tensor | None, top_k: int | None) -> list[dict[str, Any]]:
+    def _labels(self, scores: Tensor, bars: "ErrorBars", top_k: int | None) -> list[dict[str, Any]]:
         """The labels of one graph, node or image (num_labels,), best first; the targets of a regression in their own order."""
         key = "value" if self.link == "identity" else "score"
         if key == "value" and top_k is not None:
             raise ValueError(f"top_k: expected None for a regression, got {top_k}.")
         found = [
-            {"label": self.model.config.id2label[number], key: score, "standard_error": error}
-            for number, (score, error) in enumerate(zip(scores.tolist(), _as_list(errors, len(scores)), strict=True))
+            {"label": self.model.config.id2label[number], key: score, **bar}
+            for number, (score, bar) in enumerate(zip(scores.tolist(), bars.texts(scores), strict=True))
         ]
         return found if key == "value" else sorted(found, key=lambda label: -label["score"])[:top_k]
 
@@ -280,7 +299,7 @@ class GraphClassificationPipeline(LPSPipeline):
 
     def result_of(self, outputs: Mapping[str, Any], top_k: int | None) -> list[dict[str, Any]]:
         """The labels of one row."""
-        return self._labels(outputs["scores"], outputs["errors"], top_k)
+        return self._labels(outputs["scores"], outputs["bars"], top_k)
 
 
 class SymmetrizedImageClassificationPipeline(LPSPipeline):
@@ -298,7 +317,7 @@ class SymmetrizedImageClassificationPipeline(LPSPipeline):
 
     def result_of(self, outputs: Mapping[str, Any], top_k: int | None) -> list[dict[str, Any]]:
         """The labels of one image."""
-        return self._labels(outputs["scores"], outputs["errors"], 5 if top_k is None else top_k)
+        return self._labels(outputs["scores"], outputs["bars"], 5 if top_k is None else top_k)
 
 
 class NodeClassificationPipeline(LPSPipeline):
@@ -308,9 +327,8 @@ class NodeClassificationPipeline(LPSPipeline):
 
     def result_of(self, outputs: Mapping[str, Any], top_k: int | None) -> list[list[dict[str, Any]]]:
         """The labels of each node of one graph."""
-        scores, errors = outputs["scores"], outputs["errors"]
-        nodes = range(int(outputs["num_nodes"]))
-        return [self._labels(scores[node], None if errors is None else errors[node], top_k) for node in nodes]
+        scores, bars = outputs["scores"], outputs["bars"]
+        return [self._labels(scores[node], bars.at(node), top_k) for node in range(int(outputs["num_nodes"]))]
 
 
 class LinkPredictionPipeline(LPSPipeline):
@@ -331,10 +349,10 @@ class LinkPredictionPipeline(LPSPipeline):
         if top_k is not None:  # before lists are made of what may be millions of pairs
             best = scores.argsort(descending=True, stable=True)[:top_k]
             pairs, scores = pairs[:, best], scores[best]
-        errors = None if outputs["errors"] is None else outputs["errors"][tuple(pairs)]
+        bars = outputs["bars"].at(tuple(pairs)).texts(scores)
         return [
-            dict(zip(("source", "target", "score", "standard_error"), values, strict=True))
-            for values in zip(*pairs.tolist(), scores.tolist(), _as_list(errors, len(scores)), strict=True)
+            {**dict(zip(("source", "target", "score"), values, strict=True)), **bar}
+            for values, bar in zip(zip(*pairs.tolist(), scores.tolist(), strict=True), bars, strict=True)
         ]
 
 
@@ -347,11 +365,47 @@ class ParticleDynamicsPipeline(LPSPipeline):
         """The positions of the particles of one row."""
         if top_k is not None:
             raise ValueError(f"top_k: expected None for positions, got {top_k}.")
-        nodes, errors = int(outputs["num_nodes"]), outputs["errors"]
-        return {
-            "positions": outputs["scores"][:nodes].tolist(),
-            "standard_error": None if errors is None else errors[:nodes].tolist(),
-        }
+        nodes = slice(int(outputs["num_nodes"]))
+        positions, bars = outputs["scores"][nodes], outputs["bars"].at(nodes)
+        return {"positions": positions.tolist(), **bars.text(positions)}
+
+
+class ErrorBars(NamedTuple):
+    """What a result says of the uncertainty of one row's scores."""
+
+    errors: Tensor | None
+    """Standard errors; `None` where there are none."""
+    quantile: float | None
+    """Half the width of the interval in standard errors; `None` where none is asked for."""
+    is_probability: bool
+    draws_agree: bool
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Any], level: float | None, is_probability: bool) -> "ErrorBars":
+        """Those of one row of what `LPSPipeline._forward` returns."""
+        errors = outputs["errors"]
+        if errors is None:
+            return cls(None, None, is_probability, False)
+        quantile = None if level is None else student_quantile(level, outputs["degrees_of_freedom"]).item()
+        return cls(errors, quantile, is_probability, bool(outputs["draws_agree"]))
+
+    def at(self, place: Any) -> "ErrorBars":
+        """Those of a part of the scores."""
+        return self if self.errors is None else self._replace(errors=self.errors[place])
+
+    def text(self, scores: Tensor) -> dict[str, Any]:
+        """The entries of a result that holds all scores."""
+        if self.errors is None:
+            return {"standard_error": None}
+        entries: dict[str, Any] = {"standard_error": self.errors.tolist()}
+        if self.quantile is not None:
+            ends = [scores - self.quantile * self.errors, scores + self.quantile * self.errors]
+            entries["confidence_interval"] = [(end.clamp(0, 1) if self.is_probability else end).tolist() for end in ends]
+        return {**entries, "note": ALL_AGREED} if self.draws_agree else entries
+
+    def texts(self, scores: Tensor) -> list[dict[str, Any]]:
+        """The entries of results that hold one score each."""
+        return [self.at(place).text(score) for place, score in enumerate(scores)]
 
 
 def _add_pipeline(folder: Path, config: LPSConfig) -> None:
@@ -463,7 +517,3 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     for target, tensor in zip(stacked, tensors, strict=True):
         target[tuple(map(slice, tensor.shape[1:]))] = tensor[0]
     return stacked
-
-
-def _as_list(errors: Tensor | None, length: int) -> list[float | None]:
-    return [None] * length if errors is None else errors.tolist()

@@ -23,6 +23,10 @@ class SymmetricGroup(Group[Permutation]):
     score = Representation.parse("n")
     default_temperature = 0.01
 
+    def is_trivial(self, node_mask: Tensor) -> Tensor:
+        """True where there is one node, or none."""
+        return node_mask.sum(dim=1) <= 1
+
     def identity(self, node_mask: Tensor, num_samples: int) -> Permutation:
         """The identity, as a `Permutation` of shape `(batch, num_samples, nodes)`."""
         batch, nodes = node_mask.shape

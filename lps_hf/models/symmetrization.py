@@ -3,7 +3,7 @@
     φ(x) = E_{g ~ p(g|x)} [ ρ_out(g) · f( ρ_in(g)⁻¹ · x ) ]                      (section 2.1 of arXiv 2306.02866)
 
 If p(g|x) = p(g'g|g'x) for every g', then φ is equivariant for any f. The mean over k independent draws is unbiased for φ at
-every k, and its distribution is equivariant at every k.
+every k, and its distribution is equivariant at every k. What its error bar is made of is said in `error_bars`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,13 +13,22 @@ import torch
 from torch import Tensor
 
 from .distributions import DistributionSample, EquivariantDistribution
+from .error_bars import (
+    FEWEST,
+    NO_PRIOR,
+    UNSEEN,
+    VariancePrior,
+    all_agree,
+    block_means,
+    confidence_interval,
+    moderated_error,
+)
 from .group import Group
 from .representations import Batch, Field, Representation
 
-BaseCall = Callable[[dict[str, Field]], Tensor]
+BaseCall = Callable[[dict[str, Field], Batch], Tensor]
+"""The function f: transformed fields with leading shape `(batch, num_samples)`, and the batch that they were, to a tensor."""
 LINKS = ("identity", "sigmoid", "softmax")
-FEWEST_GROUPS = 8
-"""Independent groups of draws before an error bar is believed, however many draws they have."""
 
 
 class Estimate(NamedTuple):
@@ -28,22 +37,42 @@ class Estimate(NamedTuple):
     mean: Tensor
     """(batch, *axes): unbiased for φ(x)."""
     standard_error: Tensor | None
-    """(batch, *axes): standard deviation of `mean` over draws, from the spread of the samples; `None` for one sample, for one
-    group of dependent ones, and for an exact average."""
+    """(batch, *axes): standard deviation of `mean` over draws; `None` for one sample, for one block of dependent ones, and for an
+    exact average."""
+    degrees_of_freedom: Tensor | None = None
+    """(batch,) float64: those of `standard_error`, for Student's quantiles."""
+    draws_agree: Tensor | None = None
+    """(batch,) bool: whether all draws of an input gave the same output up to rounding, so that its error bar is a bound."""
     samples: Tensor | None = None
     """(batch, num_samples, *axes): what was averaged, where it was made at once."""
     num_samples: Tensor | None = None
     """(batch,) int64: how many were drawn, where that was decided on the way."""
+
+    def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The interval that holds φ(x) with probability `level`; see `error_bars.confidence_interval`."""
+        return confidence_interval(self.mean, self.standard_error, self.degrees_of_freedom, level)
+
+
+class StoppingRule(NamedTuple):
+    """When the error bar of an input is small enough, and how to get there."""
+
+    tolerance: float
+    """Largest standard error of an entry of the output, after the link."""
+    min_samples: int
+    """Draws before an error bar is believed: that of a few is too small wherever rare draws matter."""
+    max_samples: int
+    """Where to stop all the same."""
+    chunk_size: int
+    """Draws at once after the first."""
 
 
 def sample_outputs(
     base: BaseCall,
     group: Group,
     elements: Any,
-    fields: Mapping[str, Field],
+    batch: Batch,
     inputs: Mapping[str, Representation],
     output: Representation,
-    node_mask: Tensor,
 ) -> Tensor:
     """The terms of the average: ρ_out(g) · f(ρ_in(g)⁻¹ · x) for given g.
 
@@ -51,26 +80,25 @@ def sample_outputs(
         base: The function f. It gets fields with leading shape `(batch, num_samples)` and returns a tensor with that shape.
         group: The group.
         elements: Draws g of p(g|x), leading shape `(batch, num_samples)`.
-        fields: The input x by name; dense fields have leading shape `(batch,)`.
+        batch: The input x; padding comes in and goes out as zero.
         inputs: Representation of each field.
         output: Representation of what `base` returns.
-        node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes; padding comes in and goes out as zero.
 
     Returns:
         `torch.Tensor` of shape `(batch, num_samples, *axes of output)`.
     """
     turned: dict[str, Field] = {}
-    for name, field in fields.items():
+    for name, field in batch.fields.items():
         if not isinstance(field, Tensor):
             turned[name] = group.act_inverse(elements, field, inputs[name])
             continue
         moved = group.act_inverse(elements, field.unsqueeze(1), inputs[name])
         # Translations move padding away from zero.
-        turned[name] = mask_nodes(moved, inputs[name], node_mask, leading=2) if inputs[name].count("p") else moved
-    samples = base(turned)
+        turned[name] = mask_nodes(moved, inputs[name], batch.node_mask, leading=2) if inputs[name].count("p") else moved
+    samples = base(turned, batch)
     # Half precision would leave the group, and lose what is small beside a translation or in a mean.
     samples = group.act(elements, samples.to(torch.promote_types(samples.dtype, torch.float32)), output)
-    return mask_nodes(samples, output, node_mask, leading=2)
+    return mask_nodes(samples, output, batch.node_mask, leading=2)
 
 
 def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor, leading: int = 1) -> Tensor:
@@ -84,160 +112,247 @@ def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor
 
 
 class RunningEstimate:
-    """A mean over draws that come in parts, with its error bar: the same as that of all at once (Chan et al. 1979).
+    """A mean over draws that come in parts, and the spread of its blocks: the same as of all at once (Chan et al. 1979).
 
-    The standard error is s / √groups with the unbiased variance s² of the means of independent groups of draws, so it falls as
-    1 / √num_samples. No gradient flows through it.
+    No gradient flows through the spread.
 
     Args:
-        group_size: Number of draws that depend on each other; a part has whole groups, or is all there is.
+        block_size: Number of draws that depend on each other; a part has whole blocks, or is all there is.
     """
 
-    def __init__(self, group_size: int = 1) -> None:
-        self.group_size, self.num_groups = group_size, 0
+    def __init__(self, block_size: int = 1) -> None:
+        self.block_size, self.num_blocks, self.num_samples = block_size, 0, 0
         self.mean: Tensor | None = None
         self.squares: Tensor | None = None
         self.is_exact = False
 
     def add(self, samples: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples (batch, num_samples, ...); with weights (batch, num_samples) they are the terms of an exact average."""
+        self.num_samples += samples.shape[1]
         if weights is not None:
             self.is_exact = True
             part = (samples * weights.to(samples.dtype).view(*weights.shape, *[1] * (samples.dim() - 2))).sum(dim=1)
             self.mean = part if self.mean is None else self.mean + part
             return
-        groups = samples.detach().unflatten(1, (-1, min(self.group_size, samples.shape[1]))).mean(dim=2)
-        mean, count = samples.mean(dim=1), groups.shape[1]
-        squares = (groups - mean.detach().unsqueeze(1)).square().sum(dim=1)
+        blocks = block_means(samples.detach(), self.block_size)
+        mean, count = samples.mean(dim=1), blocks.shape[1]
+        squares = (blocks - mean.detach().unsqueeze(1)).square().sum(dim=1)
         if self.mean is None or self.squares is None:
-            self.mean, self.squares, self.num_groups = mean, squares, count
+            self.mean, self.squares, self.num_blocks = mean, squares, count
             return
-        total, difference = self.num_groups + count, mean - self.mean
-        self.squares = self.squares + squares + difference.detach().square() * (self.num_groups * count / total)
-        self.mean, self.num_groups = self.mean + difference * (count / total), total
+        total, difference = self.num_blocks + count, mean - self.mean
+        self.squares = self.squares + squares + difference.detach().square() * (self.num_blocks * count / total)
+        self.mean, self.num_blocks = self.mean + difference * (count / total), total
 
-    def result(self) -> Estimate:
-        """The estimate so far."""
+    def result(self, prior: VariancePrior = NO_PRIOR, opposite: Tensor | None = None) -> Estimate:
+        """The estimate so far.
+
+        Args:
+            prior: What is known of the variance.
+            opposite (`torch.Tensor` of shape `(batch,)`): The distance to an answer that the draws may not have seen, where there
+                is no prior; `None` where draws that agree prove that there is none.
+        """
         assert self.mean is not None
-        if self.is_exact or self.num_groups < 2 or self.squares is None:
+        if self.is_exact or self.num_blocks < 2 or self.squares is None:
             return Estimate(self.mean, None)
-        return Estimate(self.mean, (self.squares / (self.num_groups - 1) / self.num_groups).sqrt())
+        variance = self.mean.new_tensor(prior.variance)
+        error = moderated_error(self.squares, self.num_blocks, self.block_size, variance, prior.degrees_of_freedom)
+        agree = all_agree(self.squares, self.mean, self.num_blocks)
+        if opposite is not None and not prior.degrees_of_freedom:
+            shape = (-1, *[1] * (error.dim() - 1))
+            error = torch.where(agree.view(shape), (opposite / self.num_samples).view(shape).to(error.dtype), error)
+        degrees = prior.degrees_of_freedom + self.num_blocks - 1
+        return Estimate(self.mean, error, torch.full(agree.shape, degrees, dtype=torch.float64, device=agree.device), agree)
 
 
-def estimate(samples: Tensor, group_size: int = 1) -> Estimate:
-    """Average samples (batch, num_samples, ...), of which each `group_size` depend on each other; see `RunningEstimate`."""
-    running = RunningEstimate(group_size)
-    running.add(samples)
-    return running.result()
-
-
-def average_over_group(
-    base: BaseCall,
-    group: Group,
-    draws: Iterable[DistributionSample],
-    fields: Mapping[str, Field],
-    inputs: Mapping[str, Representation],
-    output: Representation,
-    node_mask: Tensor,
-    group_size: int = 1,
-    keeps_samples: bool = False,
-) -> tuple[Estimate, DistributionSample]:
-    """Symmetrize a base function over draws of p(g|x), which may come in parts, so that memory does not grow with their number.
+class Symmetrization:
+    """The function φ that a distribution makes of a base function: everything about it but the base function itself.
 
     Args:
-        base: See `sample_outputs`, as the following.
-        group: The group.
-        draws: Elements, with weights where they are the terms of an exact average; see `EquivariantDistribution.draws`.
-        fields: The input.
-        inputs: Representation of each field.
-        output: Representation of what `base` returns.
-        node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
-        group_size: Number of draws that depend on each other.
-        keeps_samples: Return what was averaged, also of draws in parts, at the cost of its memory.
-
-    Returns:
-        `Estimate` of shape `(batch, *axes of output)`, and all draws as one.
+        distribution: p(g|x), with the group and the representations of the inputs.
+        output: Representation of what the base function returns.
+        prior: What is known of the variance of draws, from `lps_hf.evaluation.error_bars.calibrate_error_bars`.
+        link: What a tolerance is about: the output itself (`"identity"`), or its `"sigmoid"` or `"softmax"`, to first order.
     """
-    running, parts, kept = RunningEstimate(group_size), [], []
-    for draw in draws:
-        samples = sample_outputs(base, group, draw.elements, fields, inputs, output, node_mask)
-        running.add(samples, draw.weights)
-        parts.append(draw)
-        if keeps_samples:
-            kept.append(samples)
-    result = running.result()
-    if len(parts) == 1:
-        result = result._replace(samples=samples)
-    elif keeps_samples:
-        result = result._replace(samples=torch.cat(kept, dim=1))
-    return result, DistributionSample.join(parts)
+
+    def __init__(
+        self,
+        distribution: EquivariantDistribution,
+        output: Representation,
+        prior: VariancePrior = NO_PRIOR,
+        link: str = "identity",
+    ) -> None:
+        self.distribution, self.output, self.prior, self.link = distribution, output, prior, link
+
+    def estimate(
+        self, base: BaseCall, draws: Iterable[DistributionSample], batch: Batch, keeps_samples: bool = False
+    ) -> tuple[Estimate, DistributionSample]:
+        """Average the base function over draws of p(g|x), which may come in parts, so that memory does not grow with them.
+
+        Args:
+            base: The function f.
+            draws: Elements, with weights where they are the terms of an exact average; see `EquivariantDistribution.draws`.
+            batch: The inputs.
+            keeps_samples: Return what was averaged, also of draws in parts, at the cost of its memory.
+
+        Returns:
+            `Estimate` of shape `(batch, *axes of the output)`, and all draws as one.
+        """
+        running: RunningEstimate | None = None
+        parts, kept = [], []
+        for draw in draws:
+            samples = self.samples(base, draw.elements, batch)
+            running = RunningEstimate(draw.block_size) if running is None else running
+            running.add(samples, draw.weights)
+            parts.append(draw)
+            if keeps_samples:
+                kept.append(samples)
+        assert running is not None
+        result = self._result(running, batch.node_mask)
+        if len(parts) == 1:
+            result = result._replace(samples=samples)
+        elif keeps_samples:
+            result = result._replace(samples=torch.cat(kept, dim=1))
+        return result, DistributionSample.join(parts)
+
+    def estimate_to_tolerance(
+        self,
+        base: BaseCall,
+        batch: Batch,
+        rule: StoppingRule,
+        generator: torch.Generator | None = None,
+        keeps_samples: bool = False,
+    ) -> Estimate:
+        """Draw until the error bar of each input is small enough; inputs that have got there are not computed any further.
+
+        Args:
+            base: The function f.
+            batch: The inputs.
+            rule: When that is.
+            generator: Random source of the noise.
+            keeps_samples: Return what was averaged, NaN behind the samples of inputs that had enough of them earlier.
+
+        Returns:
+            `Estimate` with `num_samples` of each input.
+        """
+        block_size = self.distribution.sampler_group_size
+        active = torch.arange(len(batch.node_mask), device=batch.node_mask.device)
+        kept: Tensor | None = None
+        result: Estimate | None = None
+        all_samples: list[Tensor] = []
+        while len(active):
+            part = batch if len(active) == len(batch.node_mask) else batch.select(active)
+            done = 0 if kept is None else kept.shape[1]
+            wanted = rule.chunk_size if done else max(rule.min_samples, FEWEST * block_size)
+            wanted = max(block_size, min(wanted, rule.max_samples - done) // block_size * block_size)
+            elements = self.distribution(part, self.distribution.draw_noise(part, wanted, generator)).elements
+            samples = self.samples(base, elements, part)
+            kept = samples if kept is None else torch.cat([kept, samples], dim=1)
+            if keeps_samples:
+                missing = samples.new_full((len(batch.node_mask), *samples.shape[1:]), torch.nan)
+                all_samples.append(missing.index_copy(0, active, samples))
+            current = self._estimate_with_bar(kept, part.node_mask, block_size)
+            result = current if result is None else _with_rows(result, active, current)
+            assert current.standard_error is not None
+            assert current.draws_agree is not None
+            errors = self.link_errors(kept, current.standard_error, current.draws_agree, block_size)
+            unsure = errors.flatten(1).amax(dim=1) > rule.tolerance
+            unsure &= kept.shape[1] + block_size <= rule.max_samples
+            active, kept = active[unsure], kept[unsure]
+        assert result is not None
+        return result._replace(samples=torch.cat(all_samples, dim=1)) if all_samples else result
+
+    def estimate_of(self, samples: Tensor, node_mask: Tensor, block_size: int = 1) -> Estimate:
+        """Average outputs that have been computed already.
+
+        Args:
+            samples (`torch.Tensor` of shape `(batch, num_samples, *axes of the output)`): Outputs, turned back.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
+            block_size: Number of draws that depend on each other.
+        """
+        running = RunningEstimate(block_size)
+        running.add(samples)
+        return self._result(running, node_mask)
+
+    def _estimate_with_bar(self, samples: Tensor, node_mask: Tensor, block_size: int) -> Estimate:
+        """As `estimate_of`, with an infinite error bar where there is none, and the number of samples."""
+        result = self.estimate_of(samples, node_mask, block_size)
+        if result.standard_error is None:
+            batch, device = len(samples), samples.device
+            result = result._replace(
+                standard_error=torch.full_like(result.mean, torch.inf),
+                degrees_of_freedom=torch.ones(batch, dtype=torch.float64, device=device),
+                draws_agree=torch.zeros(batch, dtype=torch.bool, device=device),
+            )
+        return result._replace(num_samples=torch.full(samples.shape[:1], samples.shape[1], device=samples.device))
+
+    def samples(self, base: BaseCall, elements: Any, batch: Batch) -> Tensor:
+        """The terms of the average for given elements, (batch, num_samples, *axes of the output); see `sample_outputs`."""
+        group, inputs = self.distribution.group, self.distribution.inputs
+        return sample_outputs(base, group, elements, batch, inputs, self.output)
+
+    def link_errors(self, samples: Tensor, standard_error: Tensor, draws_agree: Tensor, block_size: int = 1) -> Tensor:
+        """The standard error of every entry of link(mean), to first order (the delta method).
+
+        It is that of the samples put through the derivative of the link at their mean, so that what the classes of one sample
+        have to do with each other counts. What is known otherwise, a prior or a bound, goes the same way entry by entry.
+
+        Args:
+            samples (`torch.Tensor` of shape `(batch, num_samples, *axes)`): What was averaged. A softmax is over the last axis.
+            standard_error (`torch.Tensor` of shape `(batch, *axes)`): Of the mean itself.
+            draws_agree (`torch.Tensor` of shape `(batch,)`): See `Estimate`.
+            block_size: Number of draws that depend on each other.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, *axes)`; infinite for one block of draws.
+        """
+        blocks, mean = block_means(samples, block_size), samples.mean(dim=1)
+        count = blocks.shape[1]
+        if count < 2:
+            return torch.full_like(mean, torch.inf)
+        squares = link_slope(blocks, mean.unsqueeze(1), self.link).var(dim=1) * (count - 1)
+        variance = link_variance(mean.new_tensor(self.prior.variance).expand_as(mean), mean, self.link)
+        error = moderated_error(squares, count, block_size, variance, self.prior.degrees_of_freedom)
+        agree = draws_agree.view(-1, *[1] * (mean.dim() - 1))
+        return torch.where(agree, link_variance(standard_error.square(), mean, self.link).sqrt(), error)
+
+    def _result(self, running: RunningEstimate, node_mask: Tensor) -> Estimate:
+        assert running.mean is not None
+        opposite = UNSEEN * self._size(running.mean.detach(), node_mask) if self.distribution.has_rare_draws else None
+        result = running.result(self.prior, opposite)
+        if result.standard_error is None:
+            return result
+        # Nothing is uncertain on padding, and where there is nothing to draw.
+        trivial = self.distribution.group.is_trivial(node_mask).view(-1, *[1] * (result.mean.dim() - 1))
+        error = mask_nodes(result.standard_error.masked_fill(trivial, 0.0), self.output, node_mask)
+        return result._replace(standard_error=error)
+
+    def _size(self, mean: Tensor, node_mask: Tensor) -> Tensor:
+        """How large the answer to each input is, (batch,): its largest entry, of points the distance from their centroid."""
+        if self.output.axes == ("n", "p"):
+            weights = node_mask.unsqueeze(-1) / node_mask.sum(dim=1).clamp(min=1)[:, None, None]
+            mean = mask_nodes(mean - (mean * weights).sum(dim=1, keepdim=True), self.output, node_mask)
+        return mean.flatten(1).abs().amax(dim=1)
 
 
-def average_to_tolerance(
-    base_of: Callable[[Batch], BaseCall],
-    distribution: EquivariantDistribution,
-    batch: Batch,
-    output: Representation,
-    tolerance: float,
-    min_samples: int,
-    max_samples: int,
-    chunk_size: int,
-    link: str = "identity",
-    generator: torch.Generator | None = None,
-    keeps_samples: bool = False,
-) -> Estimate:
-    """Draw until the error bar of each input is small enough; inputs that have got there are not computed any further.
+def entries_of(samples: Tensor, output: Representation, node_mask: Tensor) -> Tensor:
+    """Samples (batch, num_samples, *axes) as `fit_variance_prior` wants them: (num_samples, entries, channels), without padding.
 
-    Args:
-        base_of: The function f for a part of the batch.
-        distribution: p(g|x), with its group and the inputs' representations.
-        batch: The inputs.
-        output: Representation of what f returns.
-        tolerance: Largest standard error of an entry of the output, after the link.
-        min_samples: Draws before an error bar is believed: that of a few is too small wherever rare draws matter.
-        max_samples: Where to stop all the same.
-        chunk_size: Draws at once after that.
-        link: What the tolerance is about: the output itself (`"identity"`), or its `"sigmoid"` or `"softmax"`, to first order.
-        generator: Random source of the noise.
-        keeps_samples: Return what was averaged, NaN behind the samples of inputs that had enough of them earlier.
-
-    Returns:
-        `Estimate` with `num_samples` of each input.
+    The axes of a vector are entries of one channel, so that a prior does not know the axes of space.
     """
-    group_size = distribution.sampler_group_size
-    active = torch.arange(len(batch.node_mask), device=batch.node_mask.device)
-    kept: Tensor | None = None
-    result: Estimate | None = None
-    all_samples: list[Tensor] = []
-    while len(active):
-        part = batch if len(active) == len(batch.node_mask) else batch.select(active)
-        done = 0 if kept is None else kept.shape[1]
-        wanted = chunk_size if done else max(min_samples, FEWEST_GROUPS * group_size)
-        wanted = max(group_size, min(wanted, max_samples - done) // group_size * group_size)
-        elements = distribution(part, distribution.draw_noise(part, wanted, generator)).elements
-        arguments = part.fields, distribution.inputs, output, part.node_mask
-        samples = sample_outputs(base_of(part), distribution.group, elements, *arguments)
-        kept = samples if kept is None else torch.cat([kept, samples], dim=1)
-        if keeps_samples:
-            missing = samples.new_full((len(batch.node_mask), *samples.shape[1:]), torch.nan)
-            all_samples.append(missing.index_copy(0, active, samples))
-        here = estimate(kept, group_size)
-        error = here.standard_error if here.standard_error is not None else torch.full_like(here.mean, torch.inf)
-        count = torch.full_like(active, kept.shape[1])
-        if result is None:
-            result = Estimate(here.mean, error, num_samples=count)
-        else:
-            assert result.standard_error is not None
-            assert result.num_samples is not None
-            for whole, new in zip(
-                (result.mean, result.standard_error, result.num_samples), (here.mean, error, count), strict=True
-            ):
-                whole[active] = new
-        unsure = largest_error(kept, link, group_size) > tolerance
-        unsure &= kept.shape[1] + group_size <= max_samples
-        active, kept = active[unsure], kept[unsure]
-    assert result is not None
-    return result._replace(samples=torch.cat(all_samples, dim=1)) if all_samples else result
+    inside = torch.ones_like(samples[:, :1])
+    inside = mask_nodes(inside, output, node_mask, leading=2)[:, 0] != 0
+    draws = samples.movedim(1, 0)
+    if isinstance(output.axes[-1], int):
+        return draws.flatten(1, -2)[:, inside.flatten(0, -2)[:, 0]]
+    return draws.flatten(1)[:, inside.flatten()].unsqueeze(-1)
+
+
+def _with_rows(whole: Estimate, rows: Tensor, new: Estimate) -> Estimate:
+    """An estimate with some of its rows replaced."""
+    fields = ("mean", "standard_error", "degrees_of_freedom", "draws_agree", "num_samples")
+    replaced = {name: getattr(whole, name).index_copy(0, rows, getattr(new, name)) for name in fields}
+    return whole._replace(**replaced)
 
 
 def apply_link(mean: Tensor, link: str) -> Tensor:
@@ -246,40 +361,36 @@ def apply_link(mean: Tensor, link: str) -> Tensor:
     Raises:
         ValueError: If there is no such link.
     """
+    _check_link(link)
+    if link == "sigmoid":
+        return mean.sigmoid()
+    return mean.softmax(dim=-1) if link == "softmax" else mean
+
+
+def link_slope(change: Tensor, mean: Tensor, link: str) -> Tensor:
+    """The derivative of a link at `mean`, applied to a small `change` of it."""
+    _check_link(link)
+    if link == "sigmoid":
+        return change * (mean.sigmoid() * (-mean).sigmoid())
+    if link == "softmax":
+        probability = mean.softmax(dim=-1)
+        return probability * (change - (probability * change).sum(dim=-1, keepdim=True))
+    return change
+
+
+def link_variance(variance: Tensor, mean: Tensor, link: str) -> Tensor:
+    """The variance of a link to first order, where the entries of its argument vary independently."""
+    _check_link(link)
+    if link == "sigmoid":
+        return variance * (mean.sigmoid() * (-mean).sigmoid()).square()
+    if link == "softmax":
+        # The Jacobian's rows, squared: p_i² (δ_ij - p_j)².
+        probability = mean.softmax(dim=-1)
+        others = (probability.square() * variance).sum(dim=-1, keepdim=True)
+        return probability.square() * (others + (1 - 2 * probability) * variance).clamp(min=0)
+    return variance
+
+
+def _check_link(link: str) -> None:
     if link not in LINKS:
         raise ValueError(f"link: expected one of {', '.join(map(repr, LINKS))}, got {link!r}.")
-    return mean if link == "identity" else mean.sigmoid() if link == "sigmoid" else mean.softmax(dim=-1)
-
-
-def link_errors(samples: Tensor, link: str, group_size: int = 1) -> Tensor:
-    """The standard error of every entry of link(mean), to first order (the delta method).
-
-    It is that of the samples put through the derivative of the link at their mean, so that what the classes of one sample have
-    to do with each other counts.
-
-    Args:
-        samples (`torch.Tensor` of shape `(batch, num_samples, *axes)`): A softmax is over the last axis.
-        link: See `apply_link`.
-        group_size: Number of draws that depend on each other.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, *axes)`; infinite for one group of draws.
-
-    Raises:
-        ValueError: If there is no such link.
-    """
-    groups = samples.unflatten(1, (-1, min(group_size, samples.shape[1]))).mean(dim=2)
-    mean = samples.mean(dim=1, keepdim=True)
-    probability = apply_link(mean, link)
-    if groups.shape[1] < 2:
-        return torch.full_like(probability.squeeze(1), torch.inf)
-    if link == "sigmoid":
-        groups = groups * (probability * (-mean).sigmoid())
-    elif link == "softmax":
-        groups = probability * (groups - (probability * groups).sum(dim=-1, keepdim=True))
-    return groups.std(dim=1) / groups.shape[1] ** 0.5
-
-
-def largest_error(samples: Tensor, link: str, group_size: int = 1) -> Tensor:
-    """The largest standard error among the entries of link(mean), shape `(batch,)`; see `link_errors`."""
-    return link_errors(samples, link, group_size).flatten(1).amax(dim=1)

@@ -1,17 +1,27 @@
 """Any module made equivariant, without a configuration or the Hub: `symmetrize(module, group=…, inputs=…, output=…)`."""
 
+import json
+import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
+from huggingface_hub import load_torch_model, parse_local_safetensors_file_metadata, save_torch_model
 from torch import Tensor, nn
 
+from .configuration_lps import check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
+from .error_bars import NO_PRIOR, VariancePrior, confidence_interval, fit_variance_prior
 from .frames import laplacian_frame_ranks
 from .groups import get_group
 from .representations import Batch, Field, Representation
 from .samplers import check_whole_groups
-from .symmetrization import average_over_group, mask_nodes
+from .symmetrization import StoppingRule, Symmetrization, entries_of, mask_nodes
+
+SETTINGS = "lps_hf"
+"""The entry of a weights file's metadata that holds the settings of a `Symmetrized`."""
 
 
 class SymmetrizedOutput(NamedTuple):
@@ -21,12 +31,22 @@ class SymmetrizedOutput(NamedTuple):
     """(batch, *axes of the output): the estimate of φ(x)."""
     standard_error: Tensor | None
     """Of the estimate; `None` for one sample and for exact averages."""
+    degrees_of_freedom: Tensor | None
+    """(batch,): those of `standard_error`."""
+    draws_agree: Tensor | None
+    """(batch,) bool: whether all draws of an input gave the same output, so that its error bar is a bound."""
+    num_samples: Tensor | None
+    """(batch,): samples drawn for each input, where `num_samples="auto"`."""
     regularizer: Tensor | None
     """Entropy of the soft permutations, shape `()`, to be added to a loss with a small weight; `None` without gradient or S_n."""
     prior_loss: Tensor | None
     """-log p(identity|x), shape `()`; for learned distributions of finite groups."""
     group_elements: Any
-    """The elements drawn, as tensors; see `LPSModelOutput`."""
+    """The elements drawn, as tensors; see `LPSModelOutput`. `None` where `num_samples="auto"`."""
+
+    def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper end of the interval that holds φ(x) with probability `level`; see `error_bars`."""
+        return confidence_interval(self.mean, self.standard_error, self.degrees_of_freedom, level)
 
 
 class Symmetrized(nn.Module):
@@ -42,7 +62,12 @@ class Symmetrized(nn.Module):
         output: Axis string of the module's output.
         distribution: p(g|x); see `EquivariantDistribution`.
         num_samples: Group elements per input in training.
-        num_eval_samples: Group elements per input at evaluation.
+        num_eval_samples: Group elements per input at evaluation, or `"auto"`: as many as each needs for an error bar of at most
+            `tolerance`.
+        tolerance: Of `"auto"`: the largest standard error of an entry of the output.
+        min_eval_samples: How many `"auto"` draws before it believes an error bar.
+        max_eval_samples: Where `"auto"` stops in any case.
+        samples_per_pass: Group elements per input that the module sees at once where no gradient is needed; `None` for all.
         options: `noise_scale`, `temperature`, `sinkhorn_iterations`, `interface_config`, `sampler`, `sampler_group_size` of
             `EquivariantDistribution`.
 
@@ -59,14 +84,24 @@ class Symmetrized(nn.Module):
         output: str,
         distribution: str = "learned",
         num_samples: int = 1,
-        num_eval_samples: int = 10,
+        num_eval_samples: int | Literal["auto"] = 10,
+        tolerance: float = 0.01,
+        min_eval_samples: int = 20,
+        max_eval_samples: int = 100,
+        samples_per_pass: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
             raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}.")
-        for name, count in (("num_samples", num_samples), ("num_eval_samples", num_eval_samples)):
-            _check_count(name, count)
+        counts = {"num_samples": num_samples, "min_eval_samples": min_eval_samples, "max_eval_samples": max_eval_samples}
+        if num_eval_samples != "auto":
+            counts["num_eval_samples"] = num_eval_samples
+        if samples_per_pass is not None:
+            counts["samples_per_pass"] = samples_per_pass
+        for name, count in counts.items():
+            check_num_samples(name, count)
+        check_tolerance(tolerance)
         self.module, self.group = module, get_group(group)
         self.input_name = None if isinstance(inputs, Mapping) else "input"
         given = inputs if isinstance(inputs, Mapping) else {"input": inputs}
@@ -76,14 +111,32 @@ class Symmetrized(nn.Module):
         self.output = Representation.parse(output)
         for name, axes in (*self.inputs.items(), ("output", self.output)):
             self.group.check_acts_on(axes, name if name == "output" else f"inputs[{name!r}]")
-        self.num_samples, self.num_eval_samples = num_samples, num_eval_samples
+        self.num_samples, self.num_eval_samples, self.tolerance = num_samples, num_eval_samples, tolerance
+        self.min_eval_samples, self.max_eval_samples = min_eval_samples, max_eval_samples
+        self.samples_per_pass = samples_per_pass
+        self.prior = NO_PRIOR
+        self._settings = {
+            "group": group,
+            "inputs": dict(inputs) if isinstance(inputs, Mapping) else str(inputs),
+            "output": str(output),
+            "distribution": distribution,
+            **counts,
+            "num_eval_samples": num_eval_samples,
+            "tolerance": tolerance,
+            **options,
+        }
         if "temperature" not in options:
             options["temperature"] = self.group.temperature_by(options.get("temperature_rule", "published"))
         self.distribution = EquivariantDistribution(self.group, distribution, self.inputs, **options)
-        for name, count in (("num_samples", num_samples), ("num_eval_samples", num_eval_samples)):
-            check_whole_groups(name, count, self.distribution.sampler_group_size)
+        for name in counts.keys() & {"num_samples", "num_eval_samples"}:
+            check_whole_groups(name, counts[name], self.distribution.sampler_group_size)
 
-    def forward(self, *args: Tensor, num_samples: int | None = None, **kwargs: Any) -> Tensor:
+    @property
+    def symmetrization(self) -> Symmetrization:
+        """How outputs of the module are averaged, and what is known of their spread."""
+        return Symmetrization(self.distribution, self.output, self.prior)
+
+    def forward(self, *args: Tensor, num_samples: int | Literal["auto"] | None = None, **kwargs: Any) -> Tensor:
         """Estimate φ(x); arguments as `estimate`.
 
         Returns:
@@ -94,7 +147,8 @@ class Symmetrized(nn.Module):
     def estimate(
         self,
         *args: Tensor,
-        num_samples: int | None = None,
+        num_samples: int | Literal["auto"] | None = None,
+        tolerance: float | None = None,
         noise: Noise | None = None,
         group_elements: Any = None,
         generator: torch.Generator | None = None,
@@ -105,7 +159,9 @@ class Symmetrized(nn.Module):
 
         Args:
             args: The input, where `inputs` is one axis string.
-            num_samples: Default: `num_samples` in training, `num_eval_samples` at evaluation.
+            num_samples: Default: `num_samples` in training, `num_eval_samples` at evaluation. `"auto"`, at evaluation: draw for
+                each input until its error bar is at most `tolerance`.
+            tolerance: Of `"auto"`. Default: that of the class.
             noise: ε of `distribution.draw_noise`, for a deterministic result.
             group_elements: Elements to use instead of drawing, as tensors.
             generator: Random source on the input's device.
@@ -122,21 +178,96 @@ class Symmetrized(nn.Module):
         batch = self.encode(*args, node_mask=node_mask, **kwargs)
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.num_samples if self.training else self.num_eval_samples
+        if num_samples == "auto" and self.distribution.kind in ("exact", "none"):
+            num_samples = 1  # which have a number of their own, and no error bar to wait for
+        if num_samples == "auto":
+            if self.training or noise is not None or group_elements is not None:
+                raise ValueError(
+                    "num_samples: expected a number in training, and with noise or group_elements, got 'auto'. Call eval() and "
+                    "leave them out, or give a number."
+                )
+            tolerance = self.tolerance if tolerance is None else tolerance
+            check_tolerance(tolerance)
+            at_once = self.samples_per_pass or self.min_eval_samples
+            rule = StoppingRule(tolerance, self.min_eval_samples, self.max_eval_samples, at_once)
+            result = self.symmetrization.estimate_to_tolerance(self._call_module, batch, rule, generator)
+            return SymmetrizedOutput(*result[:4], result.num_samples, None, None, None)
         if num_samples is not None:
-            _check_count("num_samples", num_samples)
-        result, sample = average_over_group(
-            self._call_module,
-            self.group,
-            self.distribution.draws(batch, num_samples, noise, group_elements, generator),
-            batch.fields,
-            self.inputs,
-            self.output,
-            batch.node_mask,
-            1 if group_elements is not None else self.distribution.sampler_group_size,
-        )
-        return SymmetrizedOutput(result.mean, result.standard_error, sample.entropy, sample.prior_loss, sample.elements.tensors)
+            check_num_samples("num_samples", num_samples)
+        chunk_size = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else self.samples_per_pass
+        draws = self.distribution.draws(batch, num_samples, noise, group_elements, generator, chunk_size)
+        result, sample = self.symmetrization.estimate(self._call_module, draws, batch)
+        return SymmetrizedOutput(*result[:4], None, sample.entropy, sample.prior_loss, sample.elements.tensors)
 
-    def _call_module(self, fields: dict[str, Field]) -> Tensor:
+    @torch.no_grad()
+    def calibrate(
+        self, *args: Tensor, num_samples: int = 128, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> VariancePrior:
+        """Measure on some inputs how draws spread, so that error bars of few draws are honest; see `error_bars`.
+
+        Args:
+            args: A few dozen inputs, as of `estimate`.
+            num_samples: Draws of each.
+            generator: Random source on the input's device.
+            kwargs: Inputs by name, and `node_mask`, as of `estimate`.
+
+        Returns:
+            `VariancePrior`: It is used from now on, and saved with the weights.
+
+        Raises:
+            ValueError: If there are too few draws, or the distribution draws nothing.
+        """
+        if self.distribution.kind in ("exact", "none"):
+            raise ValueError(f"distribution {self.distribution.kind!r}: expected one that draws, and has an error bar.")
+        batch = self.encode(*args, **kwargs)
+        draws = self.distribution.draws(batch, num_samples, generator=generator, chunk_size=self.samples_per_pass)
+        outputs = torch.cat([self.symmetrization.samples(self._call_module, draw.elements, batch) for draw in draws], dim=1)
+        self.prior = fit_variance_prior(entries_of(outputs, self.output, batch.node_mask), self.distribution.sampler_group_size)
+        return self.prior
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and settings to one safetensors file, which holds the old content or the new at every instant.
+
+        Args:
+            path: The file, such as `"model.safetensors"`.
+        """
+        path = Path(path)
+        settings = {**self._settings, "prior": self.prior.to_dict()}
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+            save_torch_model(self, folder, max_shard_size="1TB", metadata={SETTINGS: json.dumps(settings)})
+            (file,) = Path(folder).iterdir()
+            os.replace(file, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], module: nn.Module) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            module: A module of the same architecture; it gets the weights of the file.
+
+        Returns:
+            The symmetrized module, in evaluation mode.
+
+        Raises:
+            ValueError: If the file is of something else, or the weights do not fit the module.
+            FileNotFoundError: If there is no such file.
+        """
+        path = Path(path)
+        text = parse_local_safetensors_file_metadata(path).metadata.get(SETTINGS)
+        if text is None:
+            raise ValueError(f"{path}: expected a file that Symmetrized.save wrote, got one without its settings.")
+        settings = json.loads(text)
+        prior = VariancePrior.from_dict(settings.pop("prior"))
+        model = cls(module, **settings)
+        model.prior = prior
+        try:
+            load_torch_model(model, path, strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: expected the weights of this module, got others. {error}") from error
+        return model.eval()
+
+    def _call_module(self, fields: dict[str, Field], _: Batch) -> Tensor:
         tensors = {name: field for name, field in fields.items() if isinstance(field, Tensor)}
         shape = next(iter(tensors.values())).shape[:2]
         flat = {name: tensor.flatten(0, 1) for name, tensor in tensors.items()}
@@ -167,6 +298,10 @@ class Symmetrized(nn.Module):
             names = ", ".join(self.inputs)
             wanted = "one tensor" if self.input_name else f"the keyword arguments {names}"
             raise ValueError(f"inputs: expected {wanted}, got {len(args)} positional arguments.")
+        return self.encode_named(kwargs, node_mask)
+
+    def encode_named(self, kwargs: Mapping[str, Tensor], node_mask: Tensor | None = None) -> Batch:
+        """As `encode`, of inputs by name; a single one is called "input"."""
         if set(kwargs) != set(self.inputs):
             raise ValueError(f"inputs: expected {', '.join(self.inputs)}, got {', '.join(kwargs) or 'nothing'}.")
         sizes: dict[str, int] = {}
@@ -225,13 +360,6 @@ def symmetrize(
         `Symmetrized`: A module that is called as `module` is.
     """
     return Symmetrized(module, group, inputs, output, distribution, **options)
-
-
-def _check_count(name: str, count: Any) -> None:
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"{name}: expected an int, got {type(count).__name__} {count!r}.")
-    if count < 1:
-        raise ValueError(f"{name}: expected at least 1, got {count}.")
 
 
 def _edges_of(pairs: list[Tensor], node_mask: Tensor) -> tuple[Tensor, Tensor]:

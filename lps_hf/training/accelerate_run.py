@@ -139,8 +139,8 @@ def _train(
         # An evaluation that fails costs no weights.
         save_checkpoint(accelerator.unwrap_model(model), task.processor, str(arguments.output_dir))
 
-    metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
     report = measure_sampling(task, data_arguments.report_rows if accelerator.is_main_process else 0, arguments)
+    metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
     results = make_results(task, metrics, losses, step, arguments, report)
     if accelerator.is_main_process:
         save_run(task, accelerator.unwrap_model(model), arguments, results)

@@ -88,6 +88,8 @@ def run_quickstart(output_dir: str | Path, num_steps: int = 500, seed: int = 0) 
     options = {"num_rows": REPORT_ROWS, "max_samples": MAX_SAMPLES, "seed": seed}
     report = sampling_report(model, processor, test_rows, task.name, **options)
 
+    model.config.variance_prior = report["variance_prior"]
+
     save_checkpoint(model, processor, output_dir)
     print("Reloading in a fresh process …")
     inputs = dict(processor(test_rows[:32], return_tensors="pt"))

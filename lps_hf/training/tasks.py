@@ -152,6 +152,8 @@ def prepare_task(
 def measure_sampling(task: Task, num_rows: int, arguments: LPSTrainingArguments) -> dict[str, Any]:
     """Metric and equivariance error of the trained model against the number of samples, on the first test rows.
 
+    The model's configuration gets the variance prior of these draws, so this comes before what depends on error bars.
+
     Args:
         task: The task.
         num_rows: How many rows; 0 for no report.
@@ -163,7 +165,7 @@ def measure_sampling(task: Task, num_rows: int, arguments: LPSTrainingArguments)
     if num_rows == 0:
         return {}
     try:
-        return sampling_report(
+        report = sampling_report(
             task.model,
             task.processor,
             task.splits["test"],
@@ -175,6 +177,8 @@ def measure_sampling(task: Task, num_rows: int, arguments: LPSTrainingArguments)
     except (RuntimeError, ValueError) as error:  # such as a full memory
         logger.warning(f"results.json: no figures against the number of samples, which could not be measured. {error}")
         return {}
+    task.model.config.variance_prior = report.get("variance_prior", task.model.config.variance_prior)
+    return report
 
 
 def make_results(

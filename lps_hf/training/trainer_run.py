@@ -50,10 +50,10 @@ def _train(
     is_main = trainer.is_world_process_zero()
     if is_main:
         save_checkpoint(task.model, task.processor, str(arguments.output_dir))  # an evaluation that fails costs no weights
+    report = measure_sampling(task, data_arguments.report_rows if is_main else 0, arguments)
     trainer.compute_metrics = task.metrics_of("test")
     metrics = figures_of(trainer.evaluate(task.splits["test"], metric_key_prefix="test"), "test")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    report = measure_sampling(task, data_arguments.report_rows if is_main else 0, arguments)
     results = make_results(task, metrics, losses, trainer.state.global_step, arguments, report)
     if is_main:
         save_run(task, task.model, arguments, results)

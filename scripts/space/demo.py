@@ -13,7 +13,7 @@ from lps_hf import AutoModelForGraphClassification, LPSConfig, LPSForGraphClassi
 from lps_hf.data import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES, circular_skip_links, from_smiles
 from lps_hf.evaluation.prediction import task_of
 from lps_hf.evaluation.prediction_figures import orders_figure, settling_figure
-from lps_hf.models.symmetrization import apply_link, link_errors
+from lps_hf.models.symmetrization import apply_link
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +51,8 @@ class Analysis:
     """(counts, outputs): standard errors; NaN where there is none."""
     orders: np.ndarray
     """(draws, nodes): the node of each rank in the first draws."""
+    draws_agree: bool = False
+    """Whether all draws gave the same output, so that the error is a bound."""
 
 
 def load_demo(name_or_path: str) -> Demo:
@@ -215,10 +217,21 @@ def analyse(demo: Demo, row: dict[str, Any], num_samples: int, seed: int = 0) ->
     drawn = out.samples.shape[1]
     counts = [count for count in (2**power for power in range(12)) if count < drawn and count % group_size == 0]
     counts.append(drawn)
-    parts = [out.samples[:, :count] for count in counts]
-    means = torch.cat([apply_link(part.mean(dim=1), link) for part in parts]).numpy()
-    errors = torch.cat([link_errors(part, link, group_size) for part in parts]).numpy()
-    return Analysis(counts, means, np.where(np.isfinite(errors), errors, np.nan), orders)
+    law = model.lps.symmetrization
+    # Priors know the network's own unit, not that of the data.
+    scaled = model.config.label_std is not None
+    scale, shift = (torch.tensor(model.config.label_std), torch.tensor(model.config.label_mean)) if scaled else (1.0, 0.0)
+    means, errors = [], []
+    for count in counts:
+        samples = (out.samples[:, :count] - shift) / scale
+        estimate = law.estimate_of(samples, batch["node_mask"], group_size)
+        means.append(apply_link(shift + scale * estimate.mean, link))
+        error = torch.full_like(estimate.mean, torch.nan)  # of a single block of draws
+        if estimate.standard_error is not None:
+            error = scale * law.link_errors(samples, estimate.standard_error, estimate.draws_agree, group_size)
+        errors.append(error)
+    agree = estimate.draws_agree is not None and bool(estimate.draws_agree)
+    return Analysis(counts, torch.cat(means).numpy(), torch.cat(errors).numpy(), orders, agree)
 
 
 def summary(demo: Demo, analysis: Analysis) -> str:
@@ -232,6 +245,8 @@ def summary(demo: Demo, analysis: Analysis) -> str:
 
     count = analysis.counts[-1]
     draws = "an exact average" if np.isnan(error).all() and count == 1 else f"{count} draws"
+    if analysis.draws_agree:
+        draws += ", which all agree: ± is a bound for what they may have missed"
     if is_class:
         return f"### {demo.names[best]}: {value(best)}\nProbability, from {draws}. "
     listed = ", ".join(f"{name}: {value(place)}" for place, name in enumerate(demo.names))

@@ -5,6 +5,7 @@ import torch
 
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_heads_lps import LPSForGraphClassification, LPSForLinkPrediction, LPSForNodeClassification
+from lps_hf.models.modeling_lps import LPSModel
 from tests.models.graph_cases import random_batch, seeded, tiny_config, tiny_model, with_frame_ranks
 
 SIZES = [7, 4, 6]
@@ -141,10 +142,68 @@ def test_what_was_averaged_is_returned(head):
     with_samples = model(**batch, num_samples=10, generator=seeded(3), output_samples=True)
     assert with_samples.samples.shape == (3, 10, *with_samples.logits.shape[1:])
     torch.testing.assert_close(with_samples.samples.mean(1), with_samples.logits)
-    torch.testing.assert_close(with_samples.samples.std(1) / 10**0.5, with_samples.standard_error, rtol=1e-4, atol=1e-6)
+    spread, differ = with_samples.samples.std(1) / 10**0.5, ~with_samples.draws_agree
+    assert differ.any()
+    torch.testing.assert_close(spread[differ], with_samples.standard_error[differ], rtol=1e-4, atol=1e-6)
     without = model(**batch, num_samples=10, generator=seeded(3))
     assert without.samples is None
     assert torch.equal(without.logits, with_samples.logits)
+
+
+@pytest.mark.parametrize("head", [None, LPSForGraphClassification, LPSForNodeClassification])
+@torch.no_grad()
+def test_outputs_tell_the_interval_that_holds_what_many_draws_give(head):
+    options = {"distribution": "haar", "output": "n 3" if head is LPSForNodeClassification else None}
+    model, batch = make(head, **options), random_batch(SIZES)
+    many, few = (model(**batch, num_samples=count, generator=seeded(count)) for count in (1_000, 10))
+    low, high = few.confidence_interval(0.9999)
+    truth = many.output if head is None else many.logits
+    assert ((low <= truth) & (truth <= high)).all()
+    narrow = few.confidence_interval(0.5)
+    inside = high > low  # but on padding
+    assert (low < narrow[0])[inside].all()
+    assert few.degrees_of_freedom.tolist() == [9.0] * 3
+    with pytest.raises(ValueError, match="confidence_interval: expected an estimate with an error bar"):
+        model(**batch, num_samples=1).confidence_interval()
+
+
+@torch.no_grad()
+def test_a_prior_is_part_of_the_model(tmp_path):
+    prior = {"variance": [1.0, 4.0, 9.0], "degrees_of_freedom": 6.0}
+    model, batch = make(), random_batch(SIZES)
+    plain = model(**batch, num_samples=4, generator=seeded(0), output_samples=True)
+    model.config.variance_prior = prior
+    model.save_pretrained(tmp_path)
+    again = LPSModel.from_pretrained(tmp_path)
+    assert again.config.variance_prior == prior
+    result = again(**batch, num_samples=4, generator=seeded(0))
+    assert torch.equal(result.output, plain.output)
+    variance = (6 * torch.tensor(prior["variance"]) + 3 * plain.samples.var(1)) / (6 + 3)
+    torch.testing.assert_close(result.standard_error, (variance / 4).sqrt())
+    assert result.degrees_of_freedom.tolist() == [9.0] * 3
+    # "auto" believes the same error bar.
+    wanted = again(**batch, num_samples="auto", tolerance=0.3, generator=seeded(0))
+    assert (wanted.standard_error <= 0.3).all()
+    assert wanted.num_samples.min() > 20  # where the draws alone would have been sure
+    model.config.variance_prior = None
+    assert model(**batch, num_samples="auto", tolerance=0.3, generator=seeded(0)).num_samples.tolist() == [20] * 3
+
+
+def test_a_prior_of_another_output_is_refused():
+    with pytest.raises(ValueError, match="variance_prior: expected 1 or 3 numbers as variance, got 2"):
+        tiny_config(variance_prior={"variance": [1.0, 2.0], "degrees_of_freedom": 1})
+    with pytest.raises(TypeError, match="variance_prior: expected a dict or None"):
+        tiny_config(variance_prior=0.5)
+
+
+@torch.no_grad()
+def test_the_error_bar_of_a_regression_is_in_data_units_also_with_a_prior():
+    options = {"problem_type": "regression", "num_labels": 1, "variance_prior": {"variance": [1.0], "degrees_of_freedom": 5}}
+    batch, bars = random_batch(SIZES), []
+    for scaling in ({}, {"label_mean": [5.0], "label_std": [3.0]}):
+        model = make(LPSForGraphClassification, **options, **scaling)
+        bars.append(model(**batch, num_samples=10, generator=seeded(0)).standard_error)
+    torch.testing.assert_close(bars[1], 3 * bars[0])
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ def pipe_of(task, **options):
 def numbers_in(result):
     """All numbers of a result, in order."""
     if isinstance(result, dict):
-        result = [result[key] for key in result if key != "label"]
+        result = [result[key] for key in result if key not in ("label", "note")]
     if isinstance(result, list):
         return [number for part in result for number in numbers_in(part)]
     return [] if result is None else [float(result)]
@@ -141,7 +141,7 @@ def scores_and_errors(result):
 
 @pytest.mark.parametrize("task", ["graph-classification", "node-classification", "link-prediction", "particle-dynamics"])
 def test_standard_errors_are_the_spread_over_seeds(task):
-    pipe, rows = pipe_of(task)
+    pipe, rows = pipe_of(task, distribution="haar")
     results = np.array([scores_and_errors(pipe(rows[0], num_samples=16, seed=seed)) for seed in range(150)])
     spread = results[..., 0].std(axis=0, ddof=1)
     claimed = (results[..., 1] ** 2).mean(axis=0) ** 0.5
@@ -156,6 +156,48 @@ def test_standard_errors_are_the_spread_over_seeds(task):
 def test_no_error_bar(options):
     pipe, rows = pipe_of("image-classification", **options)
     assert {label["standard_error"] for row in pipe(rows[:2]) for label in row} == {None}
+
+
+def entries_in(result):
+    """The dictionaries of a result: of labels, targets, pairs or all positions."""
+    if isinstance(result, dict):
+        return [result]
+    return [entry for part in result for entry in entries_in(part)]
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_a_result_tells_its_confidence_interval(task):
+    pipe, rows = pipe_of(task, distribution="haar")
+    plain = entries_in(pipe(rows[0], num_samples=8))
+    assert not any("confidence_interval" in entry for entry in plain)
+    for level, quantile in ((0.95, 2.364624), (0.5, 0.711142)):  # Student's with 7 degrees of freedom
+        entries = entries_in(pipe(rows[0], num_samples=8, confidence_level=level))
+        for entry, other in zip(entries, plain, strict=True):
+            low, high = map(np.array, entry.pop("confidence_interval"))
+            assert entry == other
+            key = next(key for key in ("score", "value", "positions") if key in entry)
+            middle, half = np.array(entry[key]), quantile * np.array(entry["standard_error"])
+            ends = (middle - half, middle + half) if key != "score" else (max(middle - half, 0), min(middle + half, 1))
+            np.testing.assert_allclose((low, high), ends, rtol=1e-5)
+
+
+def test_draws_that_all_agree_are_said_to():
+    pipe = pipeline("graph-classification", model=tiny_classifier(noise_scale=1e-3))
+    features = [[node % 3, node % 2] for node in range(6)]  # so that all nodes differ
+    row = {"edge_index": [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]], "num_nodes": 6, "node_feat": features, "edge_attr": [[0]] * 5}
+    labels = pipe(row, num_samples=8)
+    assert all(label["note"].startswith("all draws agreed") for label in labels)
+    assert all(label["standard_error"] > 1e-3 for label in labels)
+    haar = pipeline("graph-classification", model=tiny_classifier(distribution="haar"))
+    assert not any("note" in label for label in haar(row, num_samples=8))
+    assert not any("note" in label for label in haar(row, num_samples=1, confidence_level=0.9))  # one draw agrees with nobody
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, "0.9", True], ids=str)
+def test_what_is_no_confidence_level_is_refused(graphs, level):
+    pipe, rows = graphs
+    with pytest.raises(ValueError, match="confidence_level: expected a number between 0 and 1"):
+        pipe(rows[0], confidence_level=level)
 
 
 def test_one_group_of_dependent_draws_has_no_error_bar():

@@ -12,12 +12,11 @@ from lps_hf.models.representations import Batch, EdgeField, Representation
 from lps_hf.models.symmetric_group import SymmetricGroup
 from lps_hf.models.symmetrization import (
     LINKS,
+    Estimate,
     RunningEstimate,
-    average_over_group,
-    average_to_tolerance,
-    estimate,
-    largest_error,
-    link_errors,
+    StoppingRule,
+    Symmetrization,
+    apply_link,
 )
 from tests.models.graph_cases import densify, place_nodes, seeded
 
@@ -68,7 +67,29 @@ def act(h: Tensor, tensor: Tensor, output: str) -> Tensor:
 
 def run(base: nn.Module, elements: Permutation, fields: dict[str, Tensor | EdgeField], output: str):
     mask = torch.ones(fields["nodes"].shape[:2], dtype=torch.bool)
-    return average_over_group(base, GROUP, [DistributionSample(elements)], fields, INPUTS, Representation.parse(output), mask)[0]
+    return average(base, [DistributionSample(elements)], fields, output, mask)
+
+
+def symmetrization(output: str, **options) -> Symmetrization:
+    return Symmetrization(EquivariantDistribution(GROUP, "haar", INPUTS), Representation.parse(output), **options)
+
+
+def average(base: nn.Module, draws: list[DistributionSample], fields: dict, output: str, mask: Tensor) -> Estimate:
+    batch = Batch(fields, mask, *empty_edges(len(mask)))
+    return symmetrization(output).estimate(lambda turned, _: base(turned), draws, batch)[0]
+
+
+def estimate(samples: Tensor, block_size: int = 1) -> Estimate:
+    running = RunningEstimate(block_size)
+    running.add(samples)
+    return running.result()
+
+
+def link_errors(samples: Tensor, link: str, block_size: int = 1) -> Tensor:
+    found = estimate(samples, block_size)
+    rows = torch.zeros(len(samples), dtype=torch.bool)
+    spread = torch.zeros_like(found.mean) if found.standard_error is None else found.standard_error
+    return symmetrization("10", link=link).link_errors(samples, spread, rows, block_size)
 
 
 @every_output
@@ -181,11 +202,11 @@ def test_samples_are_not_mixed_up_between_graphs():
 
 def test_an_exact_average_weighs_its_elements_and_has_no_error_bar():
     base, fields, elements = OrderedBase("n 2"), random_fields(), GROUP.enumerate(4).map(lambda index: index[:, :3])
-    mask, output = torch.ones(1, 4, dtype=torch.bool), Representation.parse("n 2")
+    mask = torch.ones(1, 4, dtype=torch.bool)
     weights = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64)
     alone = [run(base, elements.map(lambda index, k=k: index[:, k : k + 1]), fields, "n 2").mean for k in range(3)]
     draw = DistributionSample(elements, weights=weights)
-    result, _ = average_over_group(base, GROUP, [draw], fields, INPUTS, output, mask)
+    result = average(base, [draw], fields, "n 2", mask)
     torch.testing.assert_close(result.mean, 0.5 * alone[0] + 0.25 * alone[1] + 0.25 * alone[2], rtol=0, atol=1e-12)
     assert result.standard_error is None
 
@@ -195,8 +216,7 @@ def test_padding_goes_out_as_zero(output):
     base, fields, mask = OrderedBase(output), random_fields(), torch.tensor([[True, True, True, False]])
     elements = GROUP.haar(mask, 3, seeded(0))
     plain = run(base, elements, fields, output)
-    draws = [DistributionSample(elements)]
-    result, _ = average_over_group(base, GROUP, draws, fields, INPUTS, Representation.parse(output), mask)
+    result = average(base, [DistributionSample(elements)], fields, output, mask)
     inside = (slice(None), *[slice(0, 3)] * output.count("n"))
     for name in ("mean", "standard_error"):
         expected = torch.zeros_like(getattr(plain, name))
@@ -218,9 +238,9 @@ def test_parts_give_the_estimate_of_the_whole(group_size, sizes):
 
 
 def test_one_group_of_dependent_samples_has_no_error_bar():
-    assert estimate(torch.randn(3, 4, 2), group_size=4).standard_error is None
-    assert estimate(torch.randn(3, 3, 2), group_size=4).standard_error is None  # a part of one
-    assert largest_error(torch.randn(3, 4, 2), "identity", group_size=4).isinf().all()
+    assert estimate(torch.randn(3, 4, 2), block_size=4).standard_error is None
+    assert estimate(torch.randn(3, 3, 2), block_size=4).standard_error is None  # a part of one
+    assert link_errors(torch.randn(3, 4, 2), "identity", 4).isinf().all()
 
 
 def test_the_terms_of_an_exact_average_may_come_in_parts():
@@ -237,7 +257,7 @@ def test_the_error_of_a_link_is_its_spread_over_repeated_estimates(link):
     center = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)
     mixing = torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 0.9]], dtype=torch.float64)
     samples = center + torch.randn(2_000, 100, 3, generator=seeded(1), dtype=torch.float64) @ mixing
-    claimed = largest_error(samples, link).square().mean().sqrt()
+    claimed = link_errors(samples, link).amax(dim=1).square().mean().sqrt()
     means = samples.mean(dim=1)
     linked = {"identity": means, "sigmoid": means.sigmoid(), "softmax": means.softmax(-1)}[link]
     assert 0.9 < claimed / linked.std(dim=0).max() < 1.1
@@ -255,7 +275,9 @@ def test_what_all_classes_have_in_common_does_not_move_a_softmax():
 
 def test_an_unknown_link_is_refused():
     with pytest.raises(ValueError, match="link: expected one of 'identity', 'sigmoid', 'softmax', got 'exp'"):
-        largest_error(torch.randn(1, 2, 3), "exp")
+        link_errors(torch.randn(1, 2, 3), "exp")
+    with pytest.raises(ValueError, match="link: expected one of 'identity', 'sigmoid', 'softmax', got 'exp'"):
+        apply_link(torch.randn(1, 3), "exp")
 
 
 def noisy_estimate(tolerance: float, max_samples: int = 100, sampler: str = "independent", chunk_size: int = 10):
@@ -266,12 +288,13 @@ def noisy_estimate(tolerance: float, max_samples: int = 100, sampler: str = "ind
     distribution = EquivariantDistribution(GROUP, "haar", {"nodes": Representation.parse("n 1")}, sampler=sampler)
     calls: list[int] = []
 
-    def base_of(part):
+    def base(fields, part):
         calls.append(len(part.node_mask))
-        return lambda fields: fields["nodes"][:, :, :2, 0]  # two nodes in random order
+        return fields["nodes"][:, :, :2, 0]  # two nodes in random order
 
-    arguments = batch, Representation.parse("2"), tolerance, 10, max_samples, chunk_size
-    return average_to_tolerance(base_of, distribution, *arguments), calls, batch.fields["nodes"].mean(dim=(1, 2))
+    law = Symmetrization(distribution, Representation.parse("2"))
+    rule = StoppingRule(tolerance, 10, max_samples, chunk_size)
+    return law.estimate_to_tolerance(base, batch, rule), calls, batch.fields["nodes"].mean(dim=(1, 2))
 
 
 def empty_edges(batch: int) -> tuple:

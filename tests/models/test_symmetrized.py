@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import lps_hf
@@ -267,3 +268,66 @@ def test_noise_of_another_batch_is_refused():
         model.estimate(x, noise=torch.rand(3, 2, 4))
     with pytest.raises(ValueError, match="group_elements and noise: expected one of them, got both"):
         model.estimate(x, noise=noise, group_elements=torch.zeros(3, 1, 4))
+
+
+def test_passes_do_not_change_the_estimate():
+    results = []
+    for samples_per_pass in (None, 4, 5):
+        model, x = make("E(3) on points", "haar", samples_per_pass=samples_per_pass, num_eval_samples=12)
+        calls = []
+        model.module.register_forward_pre_hook(lambda module, args, calls=calls: calls.append(len(args[0])))
+        with torch.no_grad():
+            results.append(model.estimate(x, generator=torch.Generator().manual_seed(0)))
+        assert calls == {None: [36], 4: [12, 12, 12], 5: [15, 15, 6]}[samples_per_pass]
+    for result in results[1:]:
+        torch.testing.assert_close(result.mean, results[0].mean)
+        torch.testing.assert_close(result.standard_error, results[0].standard_error)
+
+
+@torch.no_grad()
+def test_auto_draws_as_many_as_the_error_bar_asks_for():
+    model, x = make("SO(3) on vectors", "haar", num_eval_samples="auto", tolerance=0.05, max_eval_samples=5_000)
+    result = model.estimate(x)
+    assert (result.standard_error <= 0.05).all()
+    assert 20 <= result.num_samples.min() <= result.num_samples.max() < 5_000
+    assert result.degrees_of_freedom.tolist() == [count - 1 for count in result.num_samples.tolist()]
+    assert (model.estimate(x, tolerance=0.02).num_samples > result.num_samples).all()
+    low, high = result.confidence_interval(0.9999)
+    truth = model.estimate(x, num_samples=2_000).mean
+    assert ((low <= truth) & (truth <= high)).all()
+    exact, images = make("C_4 on images", "exact", num_eval_samples="auto")
+    torch.testing.assert_close(exact(images), exact(images, num_samples=1))
+    with pytest.raises(ValueError, match="num_samples: expected a number in training"):
+        model.train()(x, num_samples="auto")
+
+
+def test_calibrated_error_bars_are_saved_with_weights_and_settings(tmp_path):
+    options = {"noise_scale": 0.5, "sampler": "antithetic", "interface_config": {"hidden_size": 8}}
+    model, x = make("S_n x SO(3)", "learned", **options)
+    with pytest.raises(ValueError, match="draws: expected at least 32 independent blocks"):
+        model.calibrate(x, num_samples=16)
+    prior = model.calibrate(x)
+    assert len(prior.variance) == 1  # a vector has no channels of its own
+    file = tmp_path / "model.safetensors"
+    model.save(file)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    again = Symmetrized.load(file, CASES["S_n x SO(3)"][3]()).double()
+    assert again.prior == prior
+    noise = model.distribution.draw_noise(model.encode(x), 4)
+    one, other = (each.estimate(x, noise=noise) for each in (model, again))
+    torch.testing.assert_close(one.mean, other.mean)
+    torch.testing.assert_close(one.standard_error, other.standard_error)
+
+
+def test_what_cannot_be_loaded_or_calibrated_is_refused(tmp_path):
+    model, _ = make("SO(3) on vectors", "learned")
+    file = tmp_path / "model.safetensors"
+    model.save(file)
+    with pytest.raises(ValueError, match="expected the weights of this module, got others"):
+        Symmetrized.load(file, flat_network(15, 4))
+    save_file({"weight": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match=r"expected a file that Symmetrized\.save wrote"):
+        Symmetrized.load(file, nn.Linear(2, 2))
+    exact, images = make("C_4 on images", "exact")
+    with pytest.raises(ValueError, match="distribution 'exact': expected one that draws"):
+        exact.calibrate(images)

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from scripts.measure_error_bars import covers, main
+from scripts.measure_error_bars import covers, intervals, main
+from tests.tiny import tiny_classifier
 
 
 def test_it_measures_fixed_and_adaptive_numbers_of_samples(tmp_path, capsys):
@@ -39,11 +40,16 @@ def test_it_measures_fixed_and_adaptive_numbers_of_samples(tmp_path, capsys):
 
 
 def test_intervals_of_normal_draws_cover_as_they_should():
-    draws = torch.randn(4_000, 12, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mean, error = draws.mean(1), draws.std(1) / 12**0.5
-    exact, own_error = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    assert covers(mean, error, torch.tensor(12), exact, own_error).double().mean() == pytest.approx(0.95, abs=0.012)
-    assert covers(mean, error / 2, torch.tensor(12), exact, own_error).double().mean() < 0.8
+    draws = torch.randn(1, 12, 4_000, 3, generator=torch.Generator().manual_seed(0))
+    exact, own_error = torch.zeros(3), torch.zeros(3)
+    found = {name: covers(*ends, exact, own_error).double().mean() for name, ends in intervals(tiny_classifier(), draws).items()}
+    assert found["coverage"] == found["coverage_of_draws_alone"] == pytest.approx(0.95, abs=0.01)
+    assert 0.9 < found["coverage_of_1.96_errors"] < 0.94
+    # The reference's own error is as much of the difference as the estimate's.
+    other = torch.randn(1, 4_000, 3, generator=torch.Generator().manual_seed(1)) / 12**0.5
+    low, high = intervals(tiny_classifier(), draws)["coverage"]
+    assert covers(low, high, other, torch.full((3,), 12**-0.5)).double().mean() == pytest.approx(0.95, abs=0.015)
+    assert covers(low, high, other, own_error).double().mean() < 0.87
 
 
 def test_numbers_that_do_not_divide_the_reference_are_refused(capsys):

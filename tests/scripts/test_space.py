@@ -106,11 +106,22 @@ def test_the_sentence_says_the_best_class_and_its_error(demo):
 
 @pytest.mark.parametrize("options", [{"problem_type": "regression"}, {"problem_type": "multi_label_classification"}])
 def test_other_outputs_are_listed(options):
-    model = tiny_classifier(**options)
+    model = tiny_classifier(distribution="haar", **options)
     demo = space.Demo(model, LPSProcessor.from_config(model.config), ["a", "b", "c"], "random")
-    row = space.graph_row("0 1", demo)
+    row = space.graph_row("0 1\n1 2", demo)
     text = space.summary(demo, space.analyse(demo, row, 8))
     assert re.match(r"### a: -?\d\.\d{3} ± [\d.e-]+, b: .*, c: .*\nFrom 8 draws\.", text)
+
+
+def test_draws_that_all_agree_are_said_to():
+    model = tiny_classifier(problem_type="regression", label_mean=[9.0] * 3, label_std=[2.0] * 3)
+    demo = space.Demo(model, LPSProcessor.from_config(model.config), ["a", "b", "c"], "random")
+    row = space.graph_row("0 1", demo)
+    analysis = space.analyse(demo, row, 8)
+    assert space.summary(demo, analysis).endswith("8 draws, which all agree: ± is a bound for what they may have missed.")
+    batch = demo.processor([{key: value for key, value in row.items() if key != "y"}], return_tensors="pt")
+    with torch.no_grad():
+        assert analysis.errors[-1] == pytest.approx(model(**batch, num_samples=8).standard_error[0].numpy(), rel=1e-4)
 
 
 def test_an_exact_average_has_no_error_bar():
