@@ -22,6 +22,8 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from .links import link_slope, link_variance
+
 UNSEEN = 2.0
 """Distance between an answer and its opposite, in units of the answer."""
 FEWEST = 8
@@ -39,13 +41,17 @@ class VariancePrior(NamedTuple):
     """σ², one for every channel of the output, or a single one for all of it. Of a draw, in squared units of the output."""
     degrees_of_freedom: float
     """d₀: how many draws the prior is worth; 0 is no prior."""
+    softmax_factor: float = 1.0
+    """How many times as large the variance of a softmax of the channels is as if they were independent: of two classes, one of
+    which is the other's negative, twice."""
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         """Read what `to_dict` wrote.
 
         Args:
-            values: A mapping with the keys `variance` (numbers) and `degrees_of_freedom` (a number).
+            values: A mapping with the keys `variance` (numbers), `degrees_of_freedom` (a number) and, unless it is 1,
+                `softmax_factor`.
 
         Raises:
             ValueError: If a key is missing or unknown, or a number is negative or infinite.
@@ -53,10 +59,10 @@ class VariancePrior(NamedTuple):
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"variance_prior: expected a dict or None, got {type(values).__name__} {values!r}.")
-        if set(values) != set(cls._fields):
+        if not {"variance", "degrees_of_freedom"} <= set(values) <= set(cls._fields):
             raise ValueError(f"variance_prior: expected the keys {', '.join(cls._fields)}, got {', '.join(map(str, values))}.")
-        variance, degrees_of_freedom = values["variance"], values["degrees_of_freedom"]
-        numbers: list[Any] = [*variance, degrees_of_freedom] if isinstance(variance, list | tuple) and variance else [None]
+        variance, *others = ({**cls._field_defaults, **values}[name] for name in cls._fields)
+        numbers: list[Any] = [*variance, *others] if isinstance(variance, list | tuple) and variance else [None]
         for number in numbers:
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
             if not is_number or not 0 <= number < math.inf:
@@ -64,11 +70,11 @@ class VariancePrior(NamedTuple):
                     f"variance_prior: expected finite numbers of at least 0, a list of them as variance, got {dict(values)!r}. "
                     "Measure them with lps_hf.evaluation.error_bars.calibrate_error_bars."
                 )
-        return cls(tuple(map(float, variance)), float(degrees_of_freedom))
+        return cls(tuple(map(float, variance)), *map(float, others))
 
     def to_dict(self) -> dict[str, Any]:
         """The form in which a configuration keeps it."""
-        return {"variance": list(self.variance), "degrees_of_freedom": self.degrees_of_freedom}
+        return {**self._asdict(), "variance": list(self.variance)}
 
 
 NO_PRIOR = VariancePrior((0.0,), 0.0)
@@ -201,7 +207,12 @@ def fit_variance_prior(draws: Tensor, block_size: int = 1, level: float = 0.95) 
     least = {weight: min(_coverage(blocks, n, variance, weight, level) for n in counts) for weight in PRIOR_WEIGHTS}
     enough = [weight for weight in PRIOR_WEIGHTS if least[weight] >= level]
     best = enough[0] if enough else max(PRIOR_WEIGHTS, key=lambda weight: least[weight])
-    return VariancePrior(tuple((variance * block_size).tolist()), float(best))
+    # A softmax sees differences of channels; to first order, at the mean of each row.
+    mean = blocks.mean(dim=0)
+    as_drawn = link_slope(blocks, mean.unsqueeze(0), "softmax").var(dim=0).sum()
+    if_independent = link_variance(blocks.var(dim=0), mean, "softmax").sum()
+    factor = (as_drawn / if_independent).item() if if_independent > 0 else 1.0
+    return VariancePrior(tuple((variance * block_size).tolist()), float(best), factor)
 
 
 def _coverage(blocks: Tensor, count: int, variance: Tensor, weight: float, level: float) -> float:
@@ -215,6 +226,23 @@ def _coverage(blocks: Tensor, count: int, variance: Tensor, weight: float, level
     known = quantile[1] * blocks.std(dim=0) / (len(blocks) - count) ** 0.5
     smallest = _AGREEMENT * torch.finfo(torch.float32).eps * others.abs()
     return ((mean - others).abs() <= torch.hypot(quantile[0] * error, known) + smallest).double().mean().item()
+
+
+def probability_interval(score: Tensor, standard_error: Tensor, quantile: float) -> tuple[Tensor, Tensor]:
+    """The interval of a probability, made for its log-odds, so that it stays between 0 and 1.
+
+    Args:
+        score: Probabilities, any shape.
+        standard_error: Of `score`, same shape.
+        quantile: Half the interval's width, in standard errors.
+
+    Returns:
+        Lower and upper end.
+    """
+    inside = score.double().clamp(1e-12, 1 - 1e-12)
+    half = quantile * standard_error.double() / (inside * (1 - inside))
+    odds = torch.logit(inside)
+    return (odds - half).sigmoid().to(score.dtype), (odds + half).sigmoid().to(score.dtype)
 
 
 def block_means(samples: Tensor, block_size: int) -> Tensor:

@@ -17,7 +17,8 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.base import Pipeline
 
 from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
-from .error_bars import check_level, student_quantile
+from .error_bars import check_level, probability_interval, student_quantile
+from .links import apply_link
 from .modeling_heads_lps import (
     LPSForGraphClassification,
     LPSForImageClassification,
@@ -32,7 +33,6 @@ from .row_checks import check_index
 from .row_graphs import is_networkx, is_pyg
 from .row_labels import LABEL_KEYS, label_kind
 from .row_sources import IMAGE_SUFFIXES, is_table, to_rows
-from .symmetrization import apply_link
 
 _LABELS = {key for keys in LABEL_KEYS.values() for key in keys}
 _SAMPLING = ("num_samples", "tolerance", "seed")
@@ -399,8 +399,11 @@ class ErrorBars(NamedTuple):
             return {"standard_error": None}
         entries: dict[str, Any] = {"standard_error": self.errors.tolist()}
         if self.quantile is not None:
-            ends = [scores - self.quantile * self.errors, scores + self.quantile * self.errors]
-            entries["confidence_interval"] = [(end.clamp(0, 1) if self.is_probability else end).tolist() for end in ends]
+            half = self.quantile * self.errors
+            ends = (scores - half, scores + half)
+            if self.is_probability:
+                ends = probability_interval(scores, self.errors, self.quantile)
+            entries["confidence_interval"] = [end.tolist() for end in ends]
         return {**entries, "note": ALL_AGREED} if self.draws_agree else entries
 
     def texts(self, scores: Tensor) -> list[dict[str, Any]]:

@@ -24,11 +24,11 @@ from .error_bars import (
     moderated_error,
 )
 from .group import Group
+from .links import link_slope, link_variance
 from .representations import Batch, Field, Representation
 
 BaseCall = Callable[[dict[str, Field], Batch], Tensor]
 """The function f: transformed fields with leading shape `(batch, num_samples)`, and the batch that they were, to a tensor."""
-LINKS = ("identity", "sigmoid", "softmax")
 
 
 class Estimate(NamedTuple):
@@ -311,10 +311,12 @@ class Symmetrization:
         if count < 2:
             return torch.full_like(mean, torch.inf)
         squares = link_slope(blocks, mean.unsqueeze(1), self.link).var(dim=1) * (count - 1)
-        variance = link_variance(mean.new_tensor(self.prior.variance).expand_as(mean), mean, self.link)
+        factor = self.prior.softmax_factor if self.link == "softmax" else 1.0
+        variance = factor * link_variance(mean.new_tensor(self.prior.variance).expand_as(mean), mean, self.link)
         error = moderated_error(squares, count, block_size, variance, self.prior.degrees_of_freedom)
         agree = draws_agree.view(-1, *[1] * (mean.dim() - 1))
-        return torch.where(agree, link_variance(standard_error.square(), mean, self.link).sqrt(), error)
+        bound = (factor * link_variance(standard_error.square(), mean, self.link)).sqrt()
+        return torch.where(agree, bound, error)
 
     def _result(self, running: RunningEstimate, node_mask: Tensor) -> Estimate:
         assert running.mean is not None
@@ -353,44 +355,3 @@ def _with_rows(whole: Estimate, rows: Tensor, new: Estimate) -> Estimate:
     fields = ("mean", "standard_error", "degrees_of_freedom", "draws_agree", "num_samples")
     replaced = {name: getattr(whole, name).index_copy(0, rows, getattr(new, name)) for name in fields}
     return whole._replace(**replaced)
-
-
-def apply_link(mean: Tensor, link: str) -> Tensor:
-    """What an averaged output means: itself (`"identity"`), its `"sigmoid"`, or its `"softmax"` over the last axis.
-
-    Raises:
-        ValueError: If there is no such link.
-    """
-    _check_link(link)
-    if link == "sigmoid":
-        return mean.sigmoid()
-    return mean.softmax(dim=-1) if link == "softmax" else mean
-
-
-def link_slope(change: Tensor, mean: Tensor, link: str) -> Tensor:
-    """The derivative of a link at `mean`, applied to a small `change` of it."""
-    _check_link(link)
-    if link == "sigmoid":
-        return change * (mean.sigmoid() * (-mean).sigmoid())
-    if link == "softmax":
-        probability = mean.softmax(dim=-1)
-        return probability * (change - (probability * change).sum(dim=-1, keepdim=True))
-    return change
-
-
-def link_variance(variance: Tensor, mean: Tensor, link: str) -> Tensor:
-    """The variance of a link to first order, where the entries of its argument vary independently."""
-    _check_link(link)
-    if link == "sigmoid":
-        return variance * (mean.sigmoid() * (-mean).sigmoid()).square()
-    if link == "softmax":
-        # The Jacobian's rows, squared: p_i² (δ_ij - p_j)².
-        probability = mean.softmax(dim=-1)
-        others = (probability.square() * variance).sum(dim=-1, keepdim=True)
-        return probability.square() * (others + (1 - 2 * probability) * variance).clamp(min=0)
-    return variance
-
-
-def _check_link(link: str) -> None:
-    if link not in LINKS:
-        raise ValueError(f"link: expected one of {', '.join(map(repr, LINKS))}, got {link!r}.")

@@ -13,7 +13,7 @@ from lps_hf import AutoModelForGraphClassification, LPSConfig, LPSForGraphClassi
 from lps_hf.data import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES, circular_skip_links, from_smiles
 from lps_hf.evaluation.prediction import task_of
 from lps_hf.evaluation.prediction_figures import orders_figure, settling_figure
-from lps_hf.models.symmetrization import apply_link
+from lps_hf.models.links import apply_link
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

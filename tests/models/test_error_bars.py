@@ -14,11 +14,12 @@ from lps_hf.models.error_bars import (
     confidence_interval,
     fit_variance_prior,
     moderated_error,
+    probability_interval,
     student_quantile,
 )
 from lps_hf.models.groups import get_group
 from lps_hf.models.representations import Representation
-from lps_hf.models.symmetrization import LINKS, Estimate, RunningEstimate, Symmetrization, apply_link, entries_of, link_variance
+from lps_hf.models.symmetrization import Estimate, RunningEstimate, Symmetrization, entries_of
 from tests.models.graph_cases import seeded
 
 
@@ -211,18 +212,37 @@ def test_whether_draws_agree_does_not_depend_on_the_unit(factor):
     assert all_agree(squares.double(), mean, 10).tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_variances_go_through_a_link_as_through_its_jacobian(link):
-    mean = torch.randn(5, 4, generator=seeded(0), dtype=torch.float64)
-    variance = torch.rand(5, 4, generator=seeded(1), dtype=torch.float64)
-    for row in range(5):
-        jacobian = torch.autograd.functional.jacobian(lambda x: apply_link(x, link), mean[row])
-        torch.testing.assert_close(link_variance(variance, mean, link)[row], jacobian.square() @ variance[row])
+def test_the_interval_of_a_probability_stays_between_0_and_1():
+    score, error = torch.tensor([0.0, 1e-6, 0.02, 0.5, 0.999, 1.0]), torch.tensor([0.0, 1e-6, 0.05, 0.1, 0.01, 0.0])
+    low, high = probability_interval(score, error, 2.0)
+    assert ((low <= score + 1e-9) & (score <= high + 1e-9)).all()
+    assert (low >= 0).all()
+    assert (high <= 1).all()
+    torch.testing.assert_close((low[3], high[3]), ((torch.tensor(-0.8)).sigmoid(), (torch.tensor(0.8)).sigmoid()))
+    # A small error moves a probability as much as without the detour.
+    low, high = probability_interval(torch.tensor([0.3]), torch.tensor([1e-4]), 2.0)
+    torch.testing.assert_close(high - low, torch.tensor([4e-4]), rtol=1e-3, atol=0)
 
 
-def test_a_saturated_softmax_has_no_negative_variance():
-    found = link_variance(torch.ones(1, 2), torch.tensor([[60.0, -60.0]]), "softmax")
-    assert (found >= 0).all()
+def two_classes(num_rows: int, num_draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits (rows, draws, 2), the second the negative of the first, of which some say something else; their expectation."""
+    rare, share = rare_events(num_rows, num_draws, seed)
+    opposite = torch.tensor([1.0, -1.0])
+    return (1.0 - 2.5 * rare) * opposite, (1.0 - 2.5 * share) * opposite
+
+
+@pytest.mark.parametrize("num_draws", [10, 20, 50])
+def test_intervals_of_probabilities_cover(num_draws):
+    prior = fit_variance_prior(two_classes(64, 128, 1)[0].transpose(0, 1))
+    assert prior.softmax_factor == pytest.approx(2, rel=1e-3)
+    law, (samples, logits) = law_of("haar", "2", prior), two_classes(2_000, num_draws, 5)
+    law.link = "softmax"
+    estimate = law.estimate_of(samples, torch.ones(2_000, 2, dtype=torch.bool))
+    errors = law.link_errors(samples, estimate.standard_error, estimate.draws_agree)
+    quantile = student_quantile(0.95, estimate.degrees_of_freedom[:1]).item()
+    low, high = probability_interval(estimate.mean.softmax(-1), errors, quantile)
+    truth = logits.softmax(-1)
+    assert 0.93 < ((low <= truth) & (truth <= high)).double().mean() < 0.98
 
 
 def test_entries_leave_padding_and_the_axes_of_space_out():

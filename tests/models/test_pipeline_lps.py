@@ -177,8 +177,11 @@ def test_a_result_tells_its_confidence_interval(task):
             assert entry == other
             key = next(key for key in ("score", "value", "positions") if key in entry)
             middle, half = np.array(entry[key]), quantile * np.array(entry["standard_error"])
-            ends = (middle - half, middle + half) if key != "score" else (max(middle - half, 0), min(middle + half, 1))
-            np.testing.assert_allclose((low, high), ends, rtol=1e-5)
+            ends = (middle - half, middle + half)
+            if key == "score":  # of the log-odds
+                odds = np.log(middle / (1 - middle)) + np.array([-1, 1]) * half / (middle * (1 - middle))
+                ends = 1 / (1 + np.exp(-odds))
+            np.testing.assert_allclose((low, high), ends, rtol=1e-4)
 
 
 def test_draws_that_all_agree_are_said_to():

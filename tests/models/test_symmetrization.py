@@ -8,15 +8,14 @@ from torch import Tensor, nn
 
 from lps_hf.models.distributions import DistributionSample, EquivariantDistribution
 from lps_hf.models.elements import Permutation
+from lps_hf.models.links import LINKS, apply_link
 from lps_hf.models.representations import Batch, EdgeField, Representation
 from lps_hf.models.symmetric_group import SymmetricGroup
 from lps_hf.models.symmetrization import (
-    LINKS,
     Estimate,
     RunningEstimate,
     StoppingRule,
     Symmetrization,
-    apply_link,
 )
 from tests.models.graph_cases import densify, place_nodes, seeded
 
