@@ -181,9 +181,9 @@ def confidence_interval(
 def fit_variance_prior(draws: Tensor, block_size: int = 1, level: float = 0.95) -> VariancePrior:
     """Choose the prior with which intervals of few draws hold the mean of many.
 
-    σ² is the variance of a draw, averaged over the rows. d₀ is the smallest of `PRIOR_WEIGHTS` with which at least a share
-    `level` of the intervals holds the mean of the other draws; their own error is taken into account. It is small where outputs
-    spread normally, and large where one draw in many decides.
+    σ² is the variance of a draw, averaged over the rows. d₀ is that of `PRIOR_WEIGHTS` with which the share of intervals of few
+    draws that hold the mean of the others, whose own error is taken into account, comes nearest to a little more than `level`.
+    It is small where rows differ much in their spread, and large where one draw in many decides.
 
     Args:
         draws (`torch.Tensor` of shape `(num_draws, rows, channels)`): Outputs under single draws; blocks one after another.
@@ -204,9 +204,12 @@ def fit_variance_prior(draws: Tensor, block_size: int = 1, level: float = 0.95) 
         )
     variance = blocks.var(dim=0).mean(dim=0)
     counts = [count for count in (FEWEST, 2 * FEWEST, 4 * FEWEST, 8 * FEWEST) if 2 * count <= len(blocks)]
-    least = {weight: min(_coverage(blocks, n, variance, weight, level) for n in counts) for weight in PRIOR_WEIGHTS}
-    enough = [weight for weight in PRIOR_WEIGHTS if least[weight] >= level]
-    best = enough[0] if enough else max(PRIOR_WEIGHTS, key=lambda weight: least[weight])
+    # What is measured on few rows is uncertain itself, and an interval that errs should be too wide.
+    wanted = level + (1 - level) / 5
+    misses = {
+        weight: max(abs(_coverage(blocks, n, variance, weight, level) - wanted) for n in counts) for weight in PRIOR_WEIGHTS
+    }
+    best = min(PRIOR_WEIGHTS, key=lambda weight: misses[weight])
     # A softmax sees differences of channels; to first order, at the mean of each row.
     mean = blocks.mean(dim=0)
     as_drawn = link_slope(blocks, mean.unsqueeze(0), "softmax").var(dim=0).sum()
