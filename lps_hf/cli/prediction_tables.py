@@ -31,12 +31,12 @@ def lines_of(results: Sequence[Any]) -> list[dict[str, Any]]:
     """One dictionary per line of the table.
 
     Args:
-        results: What a pipeline returns, in the order of the rows.
+        results: What a pipeline returns, in the order of the rows; `None` for those left out.
 
     Returns:
         `list[dict]`: `row`, for nodes and particles `node`, and what the pipeline tells.
     """
-    return [{"row": row, **line} for row, result in enumerate(results) for line in _lines_of_row(result)]
+    return [{"row": row, **line} for row, result in enumerate(results) for line in _lines_of_row(result or ())]
 
 
 def _lines_of_row(result: Any) -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ def write_results(results: Sequence[Any], file: Path) -> None:
     """Write results in one piece: a .csv table, or .jsonl with the results as they are, one row per line.
 
     Args:
-        results: What a pipeline returns.
+        results: What a pipeline returns; `None` for rows left out, which is `null` in .jsonl.
         file: Where to; its ending chooses the format.
     """
     if file.suffix == ".jsonl":
