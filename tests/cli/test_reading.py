@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lps_hf import cli
+from lps_hf.cli.prediction_tables import lines_of, table_of, write_results
 from tests.tiny import random_rows, save_dataset
 
 FAULTS = {1: {"edge_index": [[0], [99]], "num_nodes": 2, "node_feat": [[0, 0]] * 2, "edge_attr": [[0]]}, 3: "{broken", 6: 7}
@@ -95,3 +96,13 @@ def test_addresses_are_not_fetched_and_files_not_guessed_at(refusal, checkpoint,
     assert "got https://example.com/a.csv, which is not fetched" in refusal("predict", checkpoint, "https://example.com/a.csv")
     (tmp_path / "notes.txt").write_text("C")
     assert "expected a file ending in .jsonl" in refusal("predict", checkpoint, tmp_path / "notes.txt")
+
+
+def test_a_note_of_some_rows_is_a_column_of_all(tmp_path):
+    label, noted = {"label": "a", "score": 0.5}, {"label": "b", "score": 0.5, "note": "all draws agreed"}
+    particles = {"positions": [[0.0, 1.0]], "standard_error": None, "note": "all draws agreed"}
+    assert [line["note"] for line in lines_of([[label], None, [[noted], [label]]])] == [None, "all draws agreed", None]
+    assert lines_of([particles])[0]["note"] == "all draws agreed"
+    write_results([[label], [noted]], tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "row,label,score,note\n0,a,0.5,\n1,b,0.5,all draws agreed\n"
+    assert table_of([[label], [noted]]).splitlines()[0].split() == ["row", "label", "score", "note"]
