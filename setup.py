@@ -24,6 +24,7 @@ INSTALL = [
 EXTRAS = {
     "viz": ["matplotlib>=3.9"],
     "chem": ["rdkit>=2025.3"],
+    "files": ["ase>=3.24", "meshio>=5.3", "networkx>=3.4"],  # files of molecules, meshes and graphs that to_rows reads
     "canonical": ["canonaut>=1.0"],  # frame="canonical_labelling"
     "vision": ["pillow>=11.0"],  # image processors
     "demo": ["gradio>=6.0"],  # scripts/space
@@ -38,7 +39,7 @@ EXTRAS = {
     "test": [
         "canonaut>=1.0",
         "matplotlib>=3.9",
-        "networkx>=3.3",
+        "networkx>=3.4",
         "parameterized>=0.9",
         "pillow>=11.0",
         "pytest>=9.0",
@@ -46,7 +47,7 @@ EXTRAS = {
     ],
     "quality": ["import-linter>=2.5", "mypy>=2.0", "ruff>=0.17"],
 }
-EXTRAS["dev"] = sorted({*EXTRAS["viz"], *EXTRAS["chem"], *EXTRAS["neighbours"], *EXTRAS["test"], *EXTRAS["quality"]})
+EXTRAS["dev"] = sorted({name for extra in ("viz", "chem", "files", "neighbours", "test", "quality") for name in EXTRAS[extra]})
 
 setup(
     name="lps_hf",

@@ -31,12 +31,14 @@ def lines_of(results: Sequence[Any]) -> list[dict[str, Any]]:
     """One dictionary per line of the table.
 
     Args:
-        results: What a pipeline returns, in the order of the rows.
+        results: What a pipeline returns, in the order of the rows; `None` for those left out.
 
     Returns:
         `list[dict]`: `row`, for nodes and particles `node`, and what the pipeline tells.
     """
-    return [{"row": row, **line} for row, result in enumerate(results) for line in _lines_of_row(result)]
+    lines = [{"row": row, **line} for row, result in enumerate(results) for line in _lines_of_row(result or ())]
+    columns = dict.fromkeys(key for line in lines for key in line)  # a note stands in some of them
+    return [{key: line.get(key) for key in columns} for line in lines]
 
 
 def _lines_of_row(result: Any) -> Iterator[dict[str, Any]]:
@@ -45,7 +47,7 @@ def _lines_of_row(result: Any) -> Iterator[dict[str, Any]]:
         for node, (position, error) in enumerate(zip(result["positions"], errors, strict=True)):
             places = {f"x{axis}": value for axis, value in enumerate(position)}
             bars = {f"standard_error_{axis}": value for axis, value in enumerate(error or [None] * len(position))}
-            yield {"node": node, **places, **bars}
+            yield {"node": node, **places, **bars, **({"note": result["note"]} if "note" in result else {})}
         return
     for number, part in enumerate(result):
         if isinstance(part, list):  # the labels of a node
@@ -72,7 +74,7 @@ def write_results(results: Sequence[Any], file: Path) -> None:
     """Write results in one piece: a .csv table, or .jsonl with the results as they are, one row per line.
 
     Args:
-        results: What a pipeline returns.
+        results: What a pipeline returns; `None` for rows left out, which is `null` in .jsonl.
         file: Where to; its ending chooses the format.
     """
     if file.suffix == ".jsonl":

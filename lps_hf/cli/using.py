@@ -6,23 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .command import Command, Outcome, table
+from .reading import SourceRows, add_source_arguments, read_source
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from lps_hf.models.modeling_heads_lps import LPSTaskModel
     from lps_hf.models.processing_lps import LPSProcessor
 
 
 def _add_shared_arguments(parser: ArgumentParser, max_rows: int | None = None) -> None:
     parser.add_argument("checkpoint", help="checkpoint folder or Hub id")
-    parser.add_argument("source", help="data set of rows (Hub id or folder), or a file: .jsonl, .json, .parquet, .csv, .smi")
+    add_source_arguments(parser, max_rows)
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
-    parser.add_argument("--dataset_config_name", help="configuration of the data set, where it has several")
-    parser.add_argument("--dataset_revision", help="branch, tag or commit of the data set")
-    parser.add_argument("--split", default="test", help="split of the data set (default: %(default)s)")
-    help_on_rows = f"use the first so many rows (default: {max_rows or 'all'})"
-    parser.add_argument("--max_rows", type=int, default=max_rows, help=help_on_rows)
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
 
 
@@ -47,22 +41,8 @@ def _load_head(options: Namespace) -> "tuple[LPSTaskModel, LPSProcessor]":
     return model, processor
 
 
-def _read_rows(options: Namespace) -> "Dataset":
-    """Rows of the source: all those of a file, or one split of a data set."""
-    if options.max_rows is not None and options.max_rows < 1:
-        raise ValueError(f"--max_rows: expected at least 1, got {options.max_rows}.")
-    from datasets import Dataset, load_dataset
-
-    from lps_hf.data import to_rows
-    from lps_hf.models.row_sources import FILE_SUFFIXES
-
-    if Path(options.source).is_file() or Path(options.source).suffix.lower() in FILE_SUFFIXES:
-        return Dataset.from_list(list(to_rows(options.source)[: options.max_rows]))
-    splits = load_dataset(options.source, options.dataset_config_name, revision=options.dataset_revision)
-    if options.split not in splits:
-        raise ValueError(f"--split: expected one of {', '.join(splits)}, got {options.split!r}.")
-    rows = splits[options.split]
-    return rows if options.max_rows is None else rows.select(range(min(options.max_rows, len(rows))))
+def _read_rows(options: Namespace, processor: "LPSProcessor") -> SourceRows:
+    return read_source(options, lambda row: processor([row]))
 
 
 def _run_evaluate(options: Namespace) -> Outcome:
@@ -71,10 +51,12 @@ def _run_evaluate(options: Namespace) -> Outcome:
 
     model, processor = _load_head(options)
     task = task_of(model)
-    rows = evaluated_rows(task, _read_rows(options))
+    source = _read_rows(options, processor)
+    rows = evaluated_rows(task, source.rows)
     sampling = {"num_samples": options.num_samples, "batch_size": options.batch_size, "seed": options.seed}
     metrics = evaluate(model, processor, rows, task, progress=True, **sampling)
-    data = {"task": task, "num_rows": len(rows), **sampling, "metrics": metrics}
+    source.report()
+    data = {"task": task, "num_rows": len(rows), **source.facts(), **sampling, "metrics": metrics}
     return Outcome(data, table([("rows", len(rows)), *((name, f"{value:.4f}") for name, value in metrics.items())]))
 
 
@@ -116,17 +98,21 @@ def _run_predict(options: Namespace) -> Outcome:
 
     check_output(options.output)
     model, processor = _load_head(options)
-    rows = _read_rows(options)
     predict = _pipeline_of(model, processor)
+    # Labels are not looked at, and the number of draws is of no matter here.
+    source = read_source(options, lambda row: predict.preprocess(row, num_samples="auto"))
+    rows = source.rows
     sampling = {
         name: getattr(options, name) for name in ("num_samples", "tolerance", "top_k") if getattr(options, name) is not None
     }
     stream = predict((row for row in rows), batch_size=options.batch_size, seed=options.seed, **sampling)
     results = list(tqdm(stream, total=len(rows), desc="Predicting", unit="row"))
+    source.report()
+    data = {"results": source.in_place(results), **source.facts()}
     if options.output is None:
-        return Outcome({"results": results}, table_of(results))
-    write_results(results, Path(options.output))
-    return Outcome({"results": results, "file": options.output}, f"{len(results)} rows written to {options.output}")
+        return Outcome(data, table_of(data["results"]))
+    write_results(data["results"], Path(options.output))
+    return Outcome({**data, "file": options.output}, f"{len(results)} rows written to {options.output}")
 
 
 def _pipeline_of(model: Any, processor: Any) -> Any:
@@ -144,8 +130,11 @@ PREDICT = Command(
         Loads a checkpoint and predicts for the rows of a file or of one split of a data set, with the pipeline of its task.
         Every score comes with its standard error over the draws.
 
-        A file may hold rows (.jsonl, .json, .parquet, .csv), SMILES strings (.smi, or a column named smiles), or be an image.
-        The same row and seed give the same answer in any batch.
+        A file may hold rows (.jsonl, .json, .parquet, .csv, .tsv), SMILES strings (.smi, or a column named smiles), molecules
+        (.sdf, .xyz), graphs (.g6, .graphml) or be an image. The same row and seed give the same answer in any batch.
+
+        With --on_error skip, rows that cannot be read are left out and named at the end; results keep the numbers that their
+        rows have in the source, and a .jsonl file has a null in the place of those left out.
     """,
     examples=(
         "lps-hf predict me/my-model molecules.smi",
@@ -175,8 +164,10 @@ def _run_equivariance(options: Namespace) -> Outcome:
         raise ImportError("--figure: needs matplotlib: pip install 'lps_hf[viz]'.")
     model, processor = _load_head(options)
     task = task_of(model)
-    rows, sampling = _read_rows(options), {"max_samples": options.max_samples, "seed": options.seed}
+    source = _read_rows(options, processor)
+    rows, sampling = source.rows, {"max_samples": options.max_samples, "seed": options.seed}
     report = sampling_report(model, processor, rows, task, num_rows=len(rows), progress=True, **sampling)
+    source.report()
     if options.figure:
         from lps_hf.evaluation.metrics import metric_of
         from lps_hf.evaluation.samples_figure import samples_figure
@@ -198,7 +189,7 @@ def _run_equivariance(options: Namespace) -> Outcome:
     ]
     # Between pixels is interpolated, and then only the error against the backbone's tells something.
     is_wrong = exact is not None and exact > COUPLED_TOLERANCE and not interpolates(model.config)
-    return Outcome(report, "\n".join(lines), found_fault=is_wrong)
+    return Outcome({**report, **source.facts()}, "\n".join(lines), found_fault=is_wrong)
 
 
 def _plus_minus(value: float | None, error: float | None) -> str:

@@ -1,7 +1,7 @@
 """Rows of data sets: generators, converters, and the collator; fast reading and batches are in files of their own."""
 
 from lps_hf.models.row_graphs import from_networkx, from_pyg, to_networkx
-from lps_hf.models.row_molecules import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES, from_molecule, from_smiles
+from lps_hf.models.row_molecules import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES, from_atoms, from_molecule, from_smiles
 from lps_hf.models.row_sources import to_rows
 
 from .collator import DataCollatorForGraphs
@@ -21,6 +21,7 @@ __all__ = [
     "cycle_pairs",
     "digit_rows",
     "folded_chains",
+    "from_atoms",
     "from_molecule",
     "from_networkx",
     "from_pyg",

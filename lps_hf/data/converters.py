@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lps_hf.models.row_structures import read_off
+
 from .generators import check_count
 from .geometric_rows import normalize_cloud
 
@@ -94,36 +96,6 @@ def mesh_clouds(
                 points = sample_surface(vertices, triangles, num_points, rng)
                 rows.append({"positions": normalize_cloud(points).tolist(), "y": [classes.index(place.parts[-3])]})
     return rows, classes
-
-
-def read_off(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a mesh in the Object File Format; faces with more than three corners are cut into triangles.
-
-    Args:
-        text: Content of the file.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: Vertices `(vertices, 3)` float64 and triangles `(triangles, 3)` int64.
-
-    Raises:
-        ValueError: If the text is no such mesh.
-    """
-    lines = [line.split("#")[0].split() for line in text.splitlines()]
-    lines = [words for words in lines if words]
-    # Some files of ModelNet have the counts on the first line, without a space.
-    if not lines or not lines[0][0].startswith("OFF"):
-        raise ValueError(f"`text` must begin with 'OFF', got {text[:20]!r}. Convert the mesh.")
-    head = [word for word in [lines[0][0][3:], *lines[0][1:]] if word]
-    head, body = (head, lines[1:]) if head else (lines[1], lines[2:])
-    num_vertices, num_faces = int(head[0]), int(head[1])
-    if len(body) < num_vertices + num_faces:
-        raise ValueError(f"`text` must have {num_vertices} vertices and {num_faces} faces, got {len(body)} lines. Is it cut off?")
-    vertices = np.array([words[:3] for words in body[:num_vertices]], dtype=np.float64)
-    triangles = []
-    for words in body[num_vertices : num_vertices + num_faces]:
-        corners = [int(word) for word in words[1 : 1 + int(words[0])]]
-        triangles += [(corners[0], corners[i], corners[i + 1]) for i in range(1, len(corners) - 1)]
-    return vertices, np.array(triangles, dtype=np.int64).reshape(-1, 3)
 
 
 def sample_surface(vertices: np.ndarray, triangles: np.ndarray, num_points: int, rng: np.random.Generator) -> np.ndarray:

@@ -147,7 +147,9 @@ def save_splits(
 
 
 def _as_dataset(rows: Sequence[Row], class_names: Sequence[str] | None, task: str | None) -> Dataset:
-    dataset = Dataset.from_list([{**row, "image": _as_png(row["image"])} if "image" in row else dict(row) for row in rows])
+    columns = dict.fromkeys(key for row in rows for key in row)  # Dataset.from_list would take those of the first row alone
+    rows = [{key: row.get(key) for key in columns} for row in rows]
+    dataset = Dataset.from_list([{**row, "image": _as_png(row["image"])} if "image" in row else row for row in rows])
     if "image" in dataset.column_names:
         dataset = dataset.cast_column("image", Image())
     if class_names is not None:

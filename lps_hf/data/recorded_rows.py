@@ -14,21 +14,23 @@ from .rows import fold_splits, load_dataset_for, with_all_pairs
 MOST_GENERATED_ROWS, LARGEST_OPTION = 100_000, 10_000
 
 
-def evaluated_rows(task: str, rows: Dataset, max_rows: int | None = None, seed: int = 0) -> Dataset:
+def evaluated_rows(task: str, rows: Any, max_rows: int | None = None, seed: int = 0) -> Any:
     """The rows of a split that are evaluated.
 
     Args:
         task: A key of `TASK_COLUMNS`.
-        rows: The split.
+        rows: The split, a `Dataset`; without `max_rows` also a list of rows.
         max_rows: At most so many, drawn by the seed.
         seed: See `max_rows`.
 
     Returns:
-        `Dataset`: In the order of evaluation; links with every pair of nodes, as ranking metrics want.
+        The rows in the order of evaluation; links with every pair of nodes, as ranking metrics want.
     """
     if max_rows is not None and max_rows < len(rows):
         rows = rows.shuffle(seed=seed).select(range(max_rows))
-    return rows.map(with_all_pairs) if task == "link-prediction" else rows
+    if task != "link-prediction":
+        return rows
+    return rows.map(with_all_pairs) if isinstance(rows, Dataset) else list(map(with_all_pairs, rows))
 
 
 def recorded_rows(task: str, facts: Mapping[str, Any], name_or_path: str | None = None) -> Any:

@@ -30,9 +30,19 @@ from .modeling_heads_lps import (
 from .processing_lps import LPSProcessor
 from .row_batches import as_rows
 from .row_checks import check_index
-from .row_graphs import is_networkx, is_pyg
+from .row_files import holds_several
 from .row_labels import LABEL_KEYS, label_kind
-from .row_sources import IMAGE_SUFFIXES, is_table, to_rows
+from .row_sources import (
+    FAULTS,
+    check_on_error,
+    collect_rows,
+    fault_with,
+    is_one_row,
+    is_table,
+    numbered,
+    to_rows,
+    warn_of_skipped,
+)
 
 _LABELS = {key for keys in LABEL_KEYS.values() for key in keys}
 _SAMPLING = ("num_samples", "tolerance", "seed")
@@ -115,21 +125,30 @@ class LPSPipeline(Pipeline):
         super().__init__(model=model, processor=processor, **kwargs)
         self.model.lps.link = self.link  # a tolerance is about scores
 
-    def __call__(self, inputs: Any, *args: Any, **parameters: Any) -> Any:
+    def __call__(self, inputs: Any, *args: Any, on_error: str = "raise", **parameters: Any) -> Any:
         """Predict; see the class.
 
         Args:
             inputs: One or several rows, in any form.
             args: None.
+            on_error: As in `to_rows`; with `"skip"` inputs are read whole, and rows that cannot be read, or that the model cannot
+                take, have `None` for a result.
             parameters: `batch_size`, `num_workers`, and those of the class.
 
         Returns:
             The result of one, a list of results, or an iterator over them.
         """
+        check_on_error(on_error)
+        if isinstance(inputs, list | tuple) and not inputs:
+            return []
+        if on_error == "skip" and (_is_stream(inputs) or _holds_several(inputs)):
+            # The number of draws does not matter here, and without it none are made.
+            rows = collect_rows(inputs).accepted(partial(self.preprocess, num_samples="auto"))
+            warn_of_skipped(rows)
+            return rows.in_place(super().__call__(rows, *args, **parameters))
         if _is_stream(inputs):
             return super().__call__(_rows_in(inputs), *args, **parameters)
-        rows = [] if isinstance(inputs, list | tuple) and not inputs else to_rows(inputs)
-        results = super().__call__(rows, *args, **parameters) if rows else []
+        results = super().__call__(to_rows(inputs), *args, **parameters)
         return results if _holds_several(inputs) else results[0]
 
     def get_iterator(
@@ -446,7 +465,7 @@ def _is_stream(inputs: Any) -> bool:
     """Whether it is read bit by bit: what can be gone through, and is neither a row nor a graph nor in memory anyway."""
     if isinstance(inputs, Iterator | Dataset):
         return True
-    in_memory = isinstance(inputs, Mapping | str | PathLike | list | tuple) or is_pyg(inputs) or is_networkx(inputs)
+    in_memory = isinstance(inputs, Mapping | str | PathLike | list | tuple) or is_one_row(inputs)
     return isinstance(inputs, Iterable) and not in_memory and not is_table(inputs)
 
 
@@ -455,12 +474,12 @@ def _holds_several(inputs: Any) -> bool:
     if isinstance(inputs, Mapping):
         return as_rows(inputs)[0] is not inputs
     if isinstance(inputs, str | PathLike):
-        return Path(inputs).is_file() and Path(inputs).suffix.lower() not in IMAGE_SUFFIXES
+        return holds_several(inputs)
     return isinstance(inputs, list | tuple) or hasattr(inputs, "to_data_list") or is_table(inputs)
 
 
 def _rows_in(items: Any) -> Iterator[Mapping[str, Any]]:
-    for number, item in enumerate(items):
+    for number, item in numbered(items):
         with _naming(number, "item"):
             rows = to_rows(item)
         yield from rows
@@ -471,9 +490,9 @@ def _naming(number: int, noun: str = "row") -> Iterator[None]:
     """Say in errors which row it was; those of a single one call it row 0."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except FAULTS as error:
         text = re.sub(r"^row 0: ", "", str(error))
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{noun} {number}: {text}") from error
+        raise fault_with(f"{noun} {number}: {text}", error) from error
 
 
 def _seed_of(inputs: Mapping[str, Tensor], seed: int) -> int:

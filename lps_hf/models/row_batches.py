@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .row_labels import LABEL_KEYS, LABEL_PADDING
+from .row_molecules import is_smiles_column
 
 # Which axis the arrays of a batch key are padded on.
 _PADDED_KEYS = {
@@ -150,8 +151,8 @@ def _is_one_row(rows: Mapping[str, Any]) -> bool:
     if rows.get("num_nodes") is not None:
         return np.ndim(rows["num_nodes"]) == 0
     key = next((key for key in _ROW_AXES if rows.get(key) is not None), None)
-    if key is None:
-        return True
+    if key is None:  # a column of SMILES strings is the only content that is left
+        return not any(is_smiles_column(name) and isinstance(value, list | tuple | np.ndarray) for name, value in rows.items())
     value = rows[key]
     if key == "image" and isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple):
         return False  # several pictures: a single one is no list, or lists of lists

@@ -202,6 +202,7 @@ def check_features(row: Mapping[str, Any], where: str, spec: FeatureSpec, count:
             kind = "features" if channels is None else "categories"
             raise ValueError(
                 f"{place}: this model reads no such {kind}. Remove the column, or build the model with {categories_key}."
+                f"{_molecule_hint(row, row_key)}"
             )
         return {}
     width = len(categories) if categories else int(channels or 0)
@@ -261,6 +262,12 @@ def _check_categories(array: np.ndarray, sizes: Sequence[int], where: str) -> np
             f"{place}. Check the data, or build the model with more categories."
         )
     return array
+
+
+def _molecule_hint(row: Mapping[str, Any], row_key: str) -> str:
+    """Where the features of molecules come from, which nobody has put into the row."""
+    name = {"node_feat": "MOLECULE_NODE_CATEGORIES", "edge_attr": "MOLECULE_EDGE_CATEGORIES"}[row_key]
+    return f" Those of the column 'smiles' are lps_hf.data.{name}." if row.get("smiles") is not None else ""
 
 
 def _is_constant(node_feat: np.ndarray) -> bool:

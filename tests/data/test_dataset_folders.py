@@ -124,6 +124,11 @@ def test_images_keep_their_pixels_and_the_names_of_their_classes(sources, tmp_pa
     assert make("digits", sources, scale=2)["train"][0]["image"].shape == (16, 16, 3)
 
 
+def test_columns_that_the_first_row_lacks_are_written_too(tmp_path):
+    save_splits({"train": [{"num_nodes": 1}, {"num_nodes": 2, "y": [1]}]}, tmp_path / "made")
+    assert load_dataset(str(tmp_path / "made"))["train"].to_list() == [{"num_nodes": 1, "y": None}, {"num_nodes": 2, "y": [1]}]
+
+
 def test_meshes_take_turns(sources):
     splits = make("geometric-shapes", sources, sizes={"train": 5, "test": 2})
     assert [Counter(row["y"][0] for row in splits[split]) for split in ("train", "test")] == [{0: 3, 1: 2}, {0: 1, 1: 1}]

@@ -44,6 +44,7 @@ def test_links_are_evaluated_on_every_pair():
     for row in evaluated_rows("link-prediction", rows):
         assert len(row["edge_label"]) == row["num_nodes"] ** 2
     assert evaluated_rows(TASK, rows) is rows
+    assert evaluated_rows("link-prediction", list(rows)) == list(evaluated_rows("link-prediction", rows))
 
 
 def test_a_name_of_the_hub_is_no_folder_that_happens_to_be_here(tmp_path, monkeypatch):

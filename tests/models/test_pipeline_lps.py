@@ -324,8 +324,37 @@ def test_smiles():
     pipe = pipeline("graph-classification", model=tiny_classifier(**categories))
     assert pipe("CCO") == pipe(from_smiles("CCO"))
     assert pipe(["CCO", "CN"]) == list(pipe(iter(["CCO", "CN"]))) == [pipe("CCO"), pipe("CN")]
+    assert pipe({"SMILES": ["CCO", "CN"]}) == pipe(["CCO", "CN"])
+    assert pipe({"SMILES": "CCO"}) == pipe("CCO")
     with pytest.raises(ValueError, match=r"item 1: smiles: .*'C1C'"):
         pipe(["CCO", "C1C"])
+
+
+def test_strings_that_no_file_can_be_named_like(tmp_path, monkeypatch):
+    pytest.importorskip("rdkit")
+    from lps_hf.models.row_molecules import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES
+
+    categories = {"node_categories": MOLECULE_NODE_CATEGORIES, "edge_categories": MOLECULE_EDGE_CATEGORIES}
+    pipe = pipeline("graph-classification", model=tiny_classifier(**categories, max_nodes=200))
+    peptide = "NC(C)C(=O)" * 30 + "O"
+    assert pipe([peptide]) == [pipe(peptide)]
+    monkeypatch.chdir(tmp_path)
+    expected = pipe("CCO")
+    (tmp_path / "CCO").mkdir()
+    assert pipe("CCO") == expected
+    for text in ("", "C\0", "~", "x" * 5000):
+        with pytest.raises(ValueError, match="^smiles: expected the SMILES string of a molecule"):
+            pipe(text)
+
+
+def test_points_and_files_of_one_row_have_one_result(tmp_path):
+    pipe, rows = pipe_of("point-cloud-classification")
+    points = np.array(rows[0]["positions"])
+    expected = pipe({"positions": points})
+    np.save(tmp_path / "a.npy", points)
+    np.savez(tmp_path / "a.npz", points)
+    assert pipe(points) == pipe(torch.tensor(points)) == pipe(tmp_path / "a.npy") == expected
+    assert pipe([points]) == pipe(tmp_path / "a.npz") == [expected]
 
 
 def test_pictures(tmp_path):
@@ -339,6 +368,12 @@ def test_pictures(tmp_path):
     assert pipe(picture) == pipe(str(tmp_path / "digit.png")) == expected
     assert pipe([picture, tmp_path / "digit.png"]) == [expected] * 2
     assert len(pipe(picture, top_k=20)) == 10
+    (tmp_path / "broken.png").write_bytes((tmp_path / "digit.png").read_bytes()[:60])
+    for many in (list, iter):
+        with pytest.raises(ValueError, match=r"^item 1: .*image: expected a picture, got .*broken\.png, which"):
+            list(pipe(many([picture, tmp_path / "broken.png"])))
+        with pytest.raises(FileNotFoundError, match=r"^item 1: .*expected a file, got none\.png"):
+            list(pipe(many([picture, "none.png"])))
 
 
 def test_a_stream_is_read_when_it_is_needed(graphs):
@@ -367,6 +402,29 @@ def test_a_bad_row_is_named(graphs, many, batch_size):
         list(pipe(many(bad), batch_size=batch_size))
     with pytest.raises(ValueError, match=r"^row 0: edge_index"):
         pipe(bad[5])
+
+
+def test_bad_rows_can_be_skipped_and_the_others_keep_their_places(graphs, tmp_path):
+    pipe, rows = graphs
+    bad = {**rows[1], "edge_index": [[0], [99]]}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([json.dumps(rows[0]), json.dumps(bad), "{broken", json.dumps(rows[2])]))
+    expected = pipe(rows[:3])
+    with pytest.warns(
+        UserWarning, match="2 of 4 rows were left out. row 1: edge_index: expected .*rows.jsonl, line 3: expected JSON"
+    ):
+        assert pipe(file, on_error="skip") == [expected[0], None, None, expected[2]]
+    with pytest.warns(UserWarning, match="1 of 2 rows were left out"):
+        assert pipe([bad, rows[0]], on_error="skip", num_samples=3) == [None, pipe(rows[0], num_samples=3)]
+    assert pipe(rows[0], on_error="skip") == expected[0]
+    assert pipe(rows[:3], on_error="skip") == expected
+    with pytest.warns(UserWarning, match="1 of 3 rows were left out. row 1: "):
+        assert pipe(iter([rows[0], bad, rows[2]]), on_error="skip") == [expected[0], None, expected[2]]
+    assert pipe([], on_error="skip") == []
+    with pytest.raises(ValueError, match="^row 0: edge_index: "):
+        pipe([bad], on_error="skip")
+    with pytest.raises(ValueError, match="on_error: expected 'raise' or 'skip', got None"):
+        pipe(rows, on_error=None)
 
 
 def test_things_that_are_no_rows(graphs):

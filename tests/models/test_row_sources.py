@@ -20,7 +20,7 @@ from lps_hf.data import (
     to_networkx,
     to_rows,
 )
-from lps_hf.models import row_graphs, row_molecules, row_sources
+from lps_hf.models import row_files, row_graphs, row_molecules, row_sources, row_structures, row_tables
 from lps_hf.models.processing_lps import LPSProcessor
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -278,5 +278,6 @@ def test_what_is_refused_says_where(tmp_path):
 
 
 def test_optional_packages_are_no_requirement_of_remote_code():
-    needed = {name for module in (row_sources, row_graphs, row_molecules) for name in get_imports(module.__file__)}
-    assert needed.isdisjoint({"rdkit", "networkx", "PIL", "pyarrow", "torch_geometric"})
+    modules = (row_sources, row_files, row_tables, row_structures, row_graphs, row_molecules)
+    needed = {name for module in modules for name in get_imports(module.__file__)}
+    assert needed.isdisjoint({"rdkit", "networkx", "PIL", "pyarrow", "torch_geometric", "ase", "meshio"})
