@@ -15,12 +15,16 @@ from .elements import Element, Permutation
 from .frames import orders_of_frame, principal_axes, sign_choices
 from .group import Group, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
+from .interface_networks import SMALLEST_TOLERANCE
 from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_inputs
+from .orthogonal_groups import frame_length
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 from .samplers import SAMPLERS, check_whole_groups
 
 Noise = dict[str, Tensor]
+# How much larger the relative errors of scores, and of what a network compares on its way to them, may be than those of the data.
+ROUNDING_GROWTH = 100
 
 
 class DistributionSample(NamedTuple):
@@ -312,12 +316,18 @@ class EquivariantDistribution(nn.Module):
         return sample._replace(block_size=self.sampler_group_size)
 
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
-        scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
-        options: dict[str, Any] = {"ties": noise["S_n"]} if isinstance(self.interface, VectorInterface) and "S_n" in noise else {}
         interface, dtype = self.interface, next(self.interface.parameters()).dtype
-        if self.kind == "canonical" and not torch.is_grad_enabled():
-            # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties.
+        options: dict[str, Any] = {}
+        scaled = tolerance = None
+        if self.noise_scale:
+            scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
+        else:
+            # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties. In
+            # double precision only the rounding of the data is left.
             options["dtype"] = torch.float64
+            tolerance = (ROUNDING_GROWTH * interface.rounding(batch)).clamp(SMALLEST_TOLERANCE, 1.0)
+        if isinstance(interface, VectorInterface):
+            options |= {"ties": noise.get("S_n"), "tolerance": tolerance}
         raw = interface.scores(batch, scaled, **options)
         parts: list[Element] = []
         entropy = prior_loss = None
@@ -325,19 +335,27 @@ class EquivariantDistribution(nn.Module):
             own = noise[factor.name]
             # Without noise all samples have the same scores: they are computed once.
             scores = raw[factor.name].expand(-1, own.shape[1], *raw[factor.name].shape[2:])
-            scores = scores.to(torch.promote_types(dtype, torch.float32))
             if factor.score_letter == "g":
                 prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
-                # Not added where it is zero: double precision would hide from the projection how far scores are rounded.
                 scores = scores + self.noise_scale * own if self.noise_scale else scores
-            element = factor.project(scores, batch.node_mask, own)
+            margin = None if tolerance is None else tolerance.unsqueeze(-1) * self._score_scale(factor, scores, batch.node_mask)
+            element = factor.project(scores, batch.node_mask, own, margin)
             if torch.is_grad_enabled() and scores.requires_grad:
+                scores = scores.to(torch.promote_types(dtype, torch.float32))
                 element, entropy_here = factor.relax(
                     element, scores, batch.node_mask, self.temperature, self.sinkhorn_iterations, self.temperature_rule
                 )
                 entropy = entropy if entropy_here is None else entropy_here
             parts.append(element)
         return DistributionSample(self.group.join(parts), entropy, prior_loss)
+
+    def _score_scale(self, factor: Group, scores: Tensor, node_mask: Tensor) -> Tensor:
+        """How large the terms of scores (batch, num_samples, *axes) are that tell elements apart, (batch, num_samples)."""
+        if factor.score_letter == "v":
+            return frame_length(scores)
+        terms = (scores.detach() - self.interface.score_bias.detach()).abs().double()
+        terms = terms.masked_fill(~node_mask.unsqueeze(1), 0.0) if factor.score_letter == "n" else terms
+        return terms.amax(dim=-1)
 
     def _frame_scores(self, factor: Group, batch: Batch, noise: Tensor) -> Tensor:
         """Scores whose projection is a random element of the frame."""

@@ -21,6 +21,8 @@ class Interface(Protocol):
 
     noise_axes: Representation | None
     """Axes of the noise that the network reads; `None` where noise enters on its scores."""
+    score_bias: Tensor
+    """What is added to all scores of nodes or finite elements, and so tells none of them apart."""
 
     def draw_noise(
         self, batch: Batch, num_samples: int, generator: torch.Generator | None, sampler: Sampler = INDEPENDENT
@@ -38,6 +40,10 @@ class Interface(Protocol):
         """
         ...
 
+    def rounding(self, batch: Batch) -> Tensor:
+        """The relative error of what the network reads, `(batch,)`."""
+        ...
+
 
 def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
     """Call a network with its weights in another precision, and leave it as it is; `None` for its own."""
@@ -48,7 +54,27 @@ def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
         name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
     }
-    return functional_call(network, copies, args)
+    result = functional_call(network, copies, args)
+    if network.training and torch.is_grad_enabled():  # the statistics of training
+        for name, buffer in network.named_buffers():
+            buffer.copy_(copies[name])
+    return result
+
+
+def data_rounding(batch: Batch) -> Tensor:
+    """The relative error of a batch's numbers, (batch,): what their type leaves out."""
+    return torch.full(batch.node_mask.shape[:1], batch.rounding, dtype=torch.float64, device=batch.node_mask.device)
+
+
+def vector_rounding(batch: Batch, inputs: Mapping[str, Representation], vectors: Tensor) -> Tensor:
+    """The error of a batch's vectors and points relative to the longest of `vectors` (batch, ...), into which they were centred.
+
+    Points far from the origin have few digits left when they are centred. At most 1, where no digit is left.
+    """
+    fields = [dense_field(batch, name).detach().abs().flatten(1).amax(dim=1) for name in vector_inputs(inputs)]
+    largest = torch.stack([field.double() for field in fields]).amax(dim=0)
+    left = vectors.detach().abs().flatten(1).amax(dim=1).double()
+    return (batch.rounding * largest / left).nan_to_num(1.0, posinf=1.0).clamp(max=1.0)
 
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
@@ -103,6 +129,11 @@ class GraphInterface(GINInterface):
         mask, channels = batch.node_mask, self.noise_axes.num_channels
         return sampler.uniform((mask.shape[0], num_samples, mask.shape[1], channels), generator, mask.device, torch.float32)
 
+    @property
+    def score_bias(self) -> Tensor:
+        """As the protocol says."""
+        return self.head.bias
+
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
         precision = dtype or self.head.weight.dtype
@@ -112,6 +143,11 @@ class GraphInterface(GINInterface):
         if noise is not None:
             features = features + noise.to(precision)
         return {"S_n": call_in(dtype, self, features, batch.edge_index, batch.edge_mask, batch.node_mask)}
+
+
+    def rounding(self, batch: Batch) -> Tensor:
+        """As the protocol says: features are read as they are."""
+        return data_rounding(batch)
 
 
 class VectorInterface(VectorNeuronInterface):
@@ -143,27 +179,47 @@ class VectorInterface(VectorNeuronInterface):
         shape = (mask.shape[0], num_samples, *nodes, self.dimension, self.noise_axes.num_channels)
         return sampler.normal(shape, generator, mask.device, torch.float32)
 
+    @property
+    def score_bias(self) -> Tensor:
+        """As the protocol says."""
+        assert self.score_head is not None  # the frame has none
+        return self.score_head.linear.bias
+
     def scores(
-        self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None, ties: Tensor | None = None
+        self,
+        batch: Batch,
+        noise: Tensor | None,
+        dtype: torch.dtype | None = None,
+        ties: Tensor | None = None,
+        tolerance: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Score nodes, (batch, num_samples, nodes), and give d vectors as columns, (batch, num_samples, d, d)."""
         precision = dtype or next(self.parameters()).dtype
         has_nodes = bool(self.noise_axes.count("n"))
         mask = batch.node_mask if has_nodes else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
+        stacked = self._stack(batch, mask, precision).unsqueeze(1)
+        if noise is not None:
+            stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(precision)
+        if ties is not None:  # each sample breaks ties in its own way
+            stacked = stacked.expand(-1, ties.shape[1], -1, -1, -1)
+        nodes, frame = call_in(dtype, self, stacked, mask, ties, tolerance)
+        found = {"n": nodes, "v": frame}
+        return {name: found[letter] for letter, name in self.score_names.items()}
+
+    def rounding(self, batch: Batch) -> Tensor:
+        """As the protocol says, after centring."""
+        mask = batch.node_mask if self.noise_axes.count("n") else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
+        return vector_rounding(batch, self.inputs, self._stack(batch, mask, torch.float64))
+
+    def _stack(self, batch: Batch, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """All vectors, points centred where the group moves them, (batch, nodes, d, vectors), zero on padding."""
         middle = centroid(batch, self.inputs)[:, None, :, None] if self.centres else 0.0
         columns = []
         for name, axes in self.inputs.items():
             vectors = vector_channels(batch.fields[name], axes)
             vectors = vectors - middle if axes.count("p") else vectors
             columns.append(vectors.expand(-1, mask.shape[1], -1, -1))
-        stacked = torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(precision).unsqueeze(1)
-        if noise is not None:
-            stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(precision)
-        if ties is not None:  # each sample breaks ties in its own way
-            stacked = stacked.expand(-1, ties.shape[1], -1, -1, -1)
-        nodes, frame = call_in(dtype, self, stacked, mask, ties)
-        found = {"n": nodes, "v": frame}
-        return {name: found[letter] for letter, name in self.score_names.items()}
+        return torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(dtype)
 
 
 class PlaneInterface(ImageInterface):
@@ -179,12 +235,21 @@ class PlaneInterface(ImageInterface):
         assert isinstance(group, PlaneGroup)
         super().__init__(group, axes.num_channels, **options)
 
+    @property
+    def score_bias(self) -> Tensor:
+        """As the protocol says."""
+        return self.head.bias
+
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the group's elements, (batch, 1, group order)."""
         image = dense_field(batch, self.input_name)
         image = image if image.dim() == 4 else image.unsqueeze(1)
         image = image.to(dtype or next(self.parameters()).dtype)
         return {self.group.name: call_in(dtype, self, image).unsqueeze(1)}
+
+    def rounding(self, batch: Batch) -> Tensor:
+        """As the protocol says: pixels are read as they are."""
+        return data_rounding(batch)
 
 
 def interface_class(group: Group) -> type:

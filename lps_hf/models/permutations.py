@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from .elements import Permutation
 from .soft_permutations import SoftPermutation, pull_back_products
@@ -35,6 +36,23 @@ def sort_nodes(scores: Tensor, node_mask: Tensor) -> Tensor:
         # ONNX has no stable sort, but its top k, which takes the lower number among equals: padding stays in order there, too.
         return masked.topk(masked.shape[-1]).indices
     return masked.sort(dim=-1, descending=True, stable=True).indices
+
+
+def number_levels(ordered: Tensor, tolerance: Tensor) -> Tensor:
+    """Number sorted values, equal ones alike.
+
+    Values are equal where no step between neighbours is larger than the tolerance. So equality is transitive, and does not depend
+    on the order in which the values were stored.
+
+    Args:
+        ordered (`torch.Tensor` of shape `(..., n)`): Ascending or descending.
+        tolerance (`torch.Tensor`, broadcastable to `(..., n - 1)`): Largest step between equal values.
+
+    Returns:
+        `torch.Tensor` of shape `(..., n)` int64: Ascending, from 0.
+    """
+    steps = (ordered[..., 1:] - ordered[..., :-1]).abs() > tolerance
+    return F.pad(steps.long().cumsum(dim=-1), (1, 0))
 
 
 class _StraightThrough(torch.autograd.Function):
