@@ -16,8 +16,9 @@ from .frames import orders_of_frame, principal_axes, sign_choices
 from .group import Group, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
 from .interface_networks import SMALLEST_TOLERANCE
-from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_inputs
+from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_errors, vector_inputs
 from .orthogonal_groups import frame_length
+from .permutations import number_levels
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 from .samplers import SAMPLERS, check_whole_groups
@@ -322,8 +323,8 @@ class EquivariantDistribution(nn.Module):
         if self.noise_scale:
             scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
         else:
-            # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties. In
-            # double precision only the rounding of the data is left.
+            # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties.
+            # In double precision only the rounding of the data is left.
             options["dtype"] = torch.float64
             tolerance = (ROUNDING_GROWTH * interface.rounding(batch)).clamp(SMALLEST_TOLERANCE, 1.0)
         if isinstance(interface, VectorInterface):
@@ -361,17 +362,19 @@ class EquivariantDistribution(nn.Module):
         """Scores whose projection is a random element of the frame."""
         if factor.score_letter == "n":
             return noise.double() - self._frame_ranks(batch).unsqueeze(1)
-        return principal_axes(self._centred_vectors(batch), noise)
+        return self._principal_axes(batch, noise)
 
     def _frame_ranks(self, batch: Batch) -> Tensor:
         """Ranks of the nodes in the frame of a graph, or, in systems of points, by their distance from the centroid."""
         if self._vector_inputs:
-            distance = torch.linalg.vector_norm(self._centred_vectors(batch), dim=-1).double()
+            distance = torch.linalg.vector_norm(self._centred_vectors(batch).detach().double(), dim=-1)
             distance = distance.unflatten(1, (batch.node_mask.shape[1], -1)).sum(dim=-1)
             values, order = distance.sort(dim=-1)
-            # Distances that differ by rounding error are equal.
-            steps = values.diff(dim=-1, prepend=values[:, :1]) > 1e-5 * values[:, -1:]
-            return torch.empty_like(order).scatter(-1, order, steps.cumsum(dim=-1))
+            channels = [axes.num_channels for axes in self._vector_inputs.values()]
+            error = (vector_errors(batch, self.inputs) * distance.new_tensor(channels)).sum(dim=-1, keepdim=True)
+            # Of a vector and of the centroid, and of both of two distances.
+            error = 4 * self._dimension**0.5 * error
+            return torch.empty_like(order).scatter(-1, order, number_levels(values, error))
         ranks = batch.frame_ranks
         if ranks is None:
             raise ValueError(
@@ -381,6 +384,18 @@ class EquivariantDistribution(nn.Module):
         if ranks.shape != batch.node_mask.shape:
             raise ValueError(f"frame_ranks: expected shape {tuple(batch.node_mask.shape)}, got {tuple(ranks.shape)}.")
         return ranks
+
+    @property
+    def _dimension(self) -> int:
+        assert self.group.dimension is not None  # groups with vectors have one
+        return self.group.dimension
+
+    def _principal_axes(self, batch: Batch, noise: Tensor) -> Tensor:
+        sizes = [axes.num_channels * self._dimension for axes in self._vector_inputs.values()]
+        errors = vector_errors(batch, self.inputs)
+        rows = batch.node_mask.sum(dim=1).clamp(min=1)
+        error = ((errors.square() * errors.new_tensor(sizes)).sum(dim=1) * rows).sqrt()
+        return principal_axes(self._centred_vectors(batch), noise, error)
 
     def _centred_vectors(self, batch: Batch) -> Tensor:
         """All vectors of all nodes, points centred where the group moves them, (batch, nodes * channels, d), zero on padding."""
@@ -416,9 +431,8 @@ class EquivariantDistribution(nn.Module):
             assert isinstance(factor, PlaneGroup)
             elements: Element = factor.enumerate(batch.node_mask)
         else:
-            assert factor.dimension is not None
-            axes = principal_axes(self._centred_vectors(batch), noise[:, :1])
-            signed = axes * sign_choices(factor.dimension, axes.device).unsqueeze(-2)
+            axes = self._principal_axes(batch, noise[:, :1])
+            signed = axes * sign_choices(self._dimension, axes.device).unsqueeze(-2)
             # A group without reflections meets every rotation twice, which the average does not notice.
             elements = factor.project(signed, batch.node_mask, signed)
         size = elements.num_samples

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from .sparse import SparseMatrix
 
-
 # Relative differences of what a network computes in double precision that may be rounding error.
 SMALLEST_TOLERANCE = 1e-10
 

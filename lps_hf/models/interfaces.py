@@ -15,6 +15,9 @@ from .representations import Batch, Field, Representation
 from .samplers import INDEPENDENT, Sampler
 from .vector_neurons import VectorNeuronInterface
 
+# Relative errors of numbers in double precision, which were computed too.
+SMALLEST_ROUNDING = 1e-12
+
 
 class Interface(Protocol):
     """What a distribution asks of a network."""
@@ -36,7 +39,9 @@ class Interface(Protocol):
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Scores of every factor of the group by its name, `(batch, num_samples, *axes)`; one sample without noise.
 
-        `dtype` is what they are computed in; by default the network's own.
+        `dtype` is what they are computed in; by default the network's own. Scores of permutations and finite elements, which are
+        constant almost everywhere, have a gradient with respect to the parameters only: that of the straight-through estimator
+        would make the gradient with respect to x another one than the output's.
         """
         ...
 
@@ -45,8 +50,11 @@ class Interface(Protocol):
         ...
 
 
-def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
-    """Call a network with its weights in another precision, and leave it as it is; `None` for its own."""
+def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any, trains: bool = True) -> Any:
+    """Call a network with its weights in another precision, and leave it as it is; `None` for its own.
+
+    Where it `trains`, its statistics are those of training, and follow the batch.
+    """
     if dtype is None:
         return network(*args)
     copies = {
@@ -55,7 +63,7 @@ def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
     }
     result = functional_call(network, copies, args)
-    if network.training and torch.is_grad_enabled():  # the statistics of training
+    if trains and network.training and torch.is_grad_enabled():
         for name, buffer in network.named_buffers():
             buffer.copy_(copies[name])
     return result
@@ -66,15 +74,15 @@ def data_rounding(batch: Batch) -> Tensor:
     return torch.full(batch.node_mask.shape[:1], batch.rounding, dtype=torch.float64, device=batch.node_mask.device)
 
 
-def vector_rounding(batch: Batch, inputs: Mapping[str, Representation], vectors: Tensor) -> Tensor:
-    """The error of a batch's vectors and points relative to the longest of `vectors` (batch, ...), into which they were centred.
+def vector_errors(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
+    """How far a number of each field of vectors or points may be from the true one, (batch, fields).
 
-    Points far from the origin have few digits left when they are centred. At most 1, where no digit is left.
+    The error is relative to the field's largest number as it was given: of points far from the origin few digits are left when
+    they are centred.
     """
-    fields = [dense_field(batch, name).detach().abs().flatten(1).amax(dim=1) for name in vector_inputs(inputs)]
-    largest = torch.stack([field.double() for field in fields]).amax(dim=0)
-    left = vectors.detach().abs().flatten(1).amax(dim=1).double()
-    return (batch.rounding * largest / left).nan_to_num(1.0, posinf=1.0).clamp(max=1.0)
+    names = vector_inputs(inputs)
+    largest = [dense_field(batch, name).detach().abs().flatten(1).amax(dim=1).double() for name in names]
+    return max(batch.rounding, SMALLEST_ROUNDING) * torch.stack(largest, dim=1)
 
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
@@ -137,13 +145,12 @@ class GraphInterface(GINInterface):
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
         precision = dtype or self.head.weight.dtype
-        parts = [dense_field(batch, name).to(precision) for name in self.names]
+        parts = [dense_field(batch, name).detach().to(precision) for name in self.names]
         features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(precision)
         features = features.unsqueeze(1)
         if noise is not None:
             features = features + noise.to(precision)
         return {"S_n": call_in(dtype, self, features, batch.edge_index, batch.edge_mask, batch.node_mask)}
-
 
     def rounding(self, batch: Batch) -> Tensor:
         """As the protocol says: features are read as they are."""
@@ -203,13 +210,17 @@ class VectorInterface(VectorNeuronInterface):
         if ties is not None:  # each sample breaks ties in its own way
             stacked = stacked.expand(-1, ties.shape[1], -1, -1, -1)
         nodes, frame = call_in(dtype, self, stacked, mask, ties, tolerance)
+        if nodes is not None and stacked.requires_grad:
+            # The frame is differentiable in x, the order of the nodes is not.
+            nodes = call_in(dtype or precision, self, stacked.detach(), mask, ties, tolerance, trains=False)[0]
         found = {"n": nodes, "v": frame}
         return {name: found[letter] for letter, name in self.score_names.items()}
 
     def rounding(self, batch: Batch) -> Tensor:
         """As the protocol says, after centring."""
         mask = batch.node_mask if self.noise_axes.count("n") else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
-        return vector_rounding(batch, self.inputs, self._stack(batch, mask, torch.float64))
+        length = self._stack(batch, mask, torch.float64).detach().abs().flatten(1).amax(dim=1)
+        return (vector_errors(batch, self.inputs).amax(dim=1) / length).nan_to_num(1.0, posinf=1.0)
 
     def _stack(self, batch: Batch, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """All vectors, points centred where the group moves them, (batch, nodes, d, vectors), zero on padding."""
@@ -242,7 +253,7 @@ class PlaneInterface(ImageInterface):
 
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the group's elements, (batch, 1, group order)."""
-        image = dense_field(batch, self.input_name)
+        image = dense_field(batch, self.input_name).detach()
         image = image if image.dim() == 4 else image.unsqueeze(1)
         image = image.to(dtype or next(self.parameters()).dtype)
         return {self.group.name: call_in(dtype, self, image).unsqueeze(1)}

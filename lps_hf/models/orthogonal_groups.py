@@ -45,7 +45,7 @@ def orthonormalize(vectors: Tensor, noise: Tensor, tolerance: Tensor | None = No
 
 
 def frame_length(vectors: Tensor) -> Tensor:
-    """The length of all columns of vectors (..., d, d), to which those that point nowhere are compared, (...) in double precision.
+    """The length of all columns of vectors (..., d, d) together, (...) in double precision: that of those that point somewhere.
 
     At least 1e-2, in the unit of networks that normalise: all may be the rounding error of zero.
     """
