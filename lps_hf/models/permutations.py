@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .elements import Permutation
-from .soft_permutations import SoftPermutation, pull_back_products
+from .soft_permutations import SoftPermutation, differentiable_once, pull_back_products
 
 
 def inverse(index: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ class _StraightThrough(torch.autograd.Function):
         return moved.view_as(moved)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         kept, place, *soft = ctx.saved_tensors
         left, right = kept, gradient

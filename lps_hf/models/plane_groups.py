@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .elements import FiniteElement
 from .group import Group, check_tensor, expand_samples, tie_margin
 from .representations import EdgeField, FieldType, Representation
 from .samplers import INDEPENDENT, Sampler
+from .soft_permutations import differentiable_once
 
 
 class PlaneGroup(Group[FiniteElement]):
@@ -228,7 +228,7 @@ class _StraightThrough(torch.autograd.Function):
         return moved.view_as(moved)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         (field,) = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:

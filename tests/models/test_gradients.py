@@ -124,6 +124,32 @@ def test_forces_can_be_trained_on(group, kind):
     assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float(to_weight[0, 0]), rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.parametrize(("group", "kind"), [("S_n x E(3)", "learned"), ("S_n x O(2)", "canonical")])
+def test_second_derivatives_of_learned_orders_are_refused_and_not_wrong(group, kind):
+    model, x = make_model(group, kind)
+    leaf = x.clone().requires_grad_()
+    (force,) = torch.autograd.grad(energy_of(model, x)(leaf), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"second derivative: .*call requires_grad_\(False\) on the distribution"):
+        torch.autograd.grad(force.square().sum(), leaf)
+
+
+@pytest.mark.parametrize("kind", ["learned", "canonical", "haar"])
+def test_forces_can_be_trained_on_where_the_distribution_is_frozen(kind):
+    model, x = make_model("S_n x E(3)", kind)
+    model.distribution.requires_grad_(False)
+    energy = energy_of(model, x)
+
+    def loss(y: Tensor) -> Tensor:
+        (force,) = torch.autograd.grad(energy(y), y, create_graph=True)
+        return force.square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (to_x,) = torch.autograd.grad(loss(leaf), leaf)
+    step = torch.randn(x.shape, generator=seeded(5), dtype=torch.float64)
+    losses = [float(loss((x + size * step).requires_grad_()).detach()) for size in (1e-5, -1e-5)]
+    assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float((to_x * step).sum()), rel=1e-5, abs=1e-8)
+
+
 def axes_of(x: Tensor, noise: Tensor, error: float = 1e-12) -> Tensor:
     return principal_axes(x, noise, torch.full((len(x),), error, dtype=torch.float64))
 
