@@ -15,17 +15,13 @@ from .elements import Element, Permutation
 from .frames import orders_of_frame, principal_axes, sign_choices
 from .group import Group, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
-from .interface_networks import SMALLEST_TOLERANCE
 from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_errors, vector_inputs
-from .orthogonal_groups import frame_length
 from .permutations import number_levels
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 from .samplers import SAMPLERS, check_whole_groups
 
 Noise = dict[str, Tensor]
-# How much larger the relative errors of scores, and of what a network compares on its way to them, may be than those of the data.
-ROUNDING_GROWTH = 100
 
 
 class DistributionSample(NamedTuple):
@@ -319,17 +315,17 @@ class EquivariantDistribution(nn.Module):
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
         interface, dtype = self.interface, next(self.interface.parameters()).dtype
         options: dict[str, Any] = {}
-        scaled = tolerance = None
+        scaled = None
         if self.noise_scale:
             scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
         else:
             # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties.
             # In double precision only the rounding of the data is left.
             options["dtype"] = torch.float64
-            tolerance = (ROUNDING_GROWTH * interface.rounding(batch)).clamp(SMALLEST_TOLERANCE, 1.0)
         if isinstance(interface, VectorInterface):
-            options |= {"ties": noise.get("S_n"), "tolerance": tolerance}
+            options["ties"] = noise.get("S_n")
         raw = interface.scores(batch, scaled, **options)
+        tolerances = {} if self.noise_scale else interface.tolerances(batch, raw, noise)
         parts: list[Element] = []
         entropy = prior_loss = None
         for factor in self.group.factors:
@@ -339,8 +335,7 @@ class EquivariantDistribution(nn.Module):
             if factor.score_letter == "g":
                 prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
                 scores = scores + self.noise_scale * own if self.noise_scale else scores
-            margin = None if tolerance is None else tolerance.unsqueeze(-1) * self._score_scale(factor, scores, batch.node_mask)
-            element = factor.project(scores, batch.node_mask, own, margin)
+            element = factor.project(scores, batch.node_mask, own, tolerances.get(factor.name))
             if torch.is_grad_enabled() and scores.requires_grad:
                 scores = scores.to(torch.promote_types(dtype, torch.float32))
                 element, entropy_here = factor.relax(
@@ -349,14 +344,6 @@ class EquivariantDistribution(nn.Module):
                 entropy = entropy if entropy_here is None else entropy_here
             parts.append(element)
         return DistributionSample(self.group.join(parts), entropy, prior_loss)
-
-    def _score_scale(self, factor: Group, scores: Tensor, node_mask: Tensor) -> Tensor:
-        """How large the terms of scores (batch, num_samples, *axes) are that tell elements apart, (batch, num_samples)."""
-        if factor.score_letter == "v":
-            return frame_length(scores)
-        terms = (scores.detach() - self.interface.score_bias.detach()).abs().double()
-        terms = terms.masked_fill(~node_mask.unsqueeze(1), 0.0) if factor.score_letter == "n" else terms
-        return terms.amax(dim=-1)
 
     def _frame_scores(self, factor: Group, batch: Batch, noise: Tensor) -> Tensor:
         """Scores whose projection is a random element of the frame."""

@@ -95,8 +95,8 @@ class Group(ABC, Generic[ElementType]):
             scores (`torch.Tensor` of shape `(batch, num_samples, *axes of score)`): At least float32.
             node_mask (`torch.Tensor` of shape `(batch, nodes)`): As for `identity`.
             noise (`torch.Tensor` as `draw_scores` returns): Decides where the scores leave several elements open.
-            tolerance (`torch.Tensor` of shape `(batch, num_samples or 1)`): Differences of scores that are none: what the error
-                of the data becomes. Default: the rounding error of the scores' type.
+            tolerance (`torch.Tensor` of shape `(batch, num_samples or 1, 1)`): Differences of scores that are none: what the
+                error of the data becomes. Default: the rounding error of the scores' type.
         """
 
     def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> ElementType:
@@ -265,7 +265,7 @@ def tie_margin(scores: Tensor, lowest: Tensor, highest: Tensor, tolerance: Tenso
         `torch.Tensor` of shape `(batch, num_samples, 1)` float64.
     """
     eps = torch.finfo(scores.dtype).eps
-    margin = max(8 * eps, SMALLEST_TOLERANCE) * (highest - lowest) if tolerance is None else tolerance.unsqueeze(-1)
+    margin = max(8 * eps, SMALLEST_TOLERANCE) * (highest - lowest) if tolerance is None else tolerance
     # The scores themselves are rounded, too, and the larger they are, the more.
     return margin + 8 * eps * torch.maximum(highest.abs(), lowest.abs())
 

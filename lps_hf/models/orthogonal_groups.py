@@ -24,19 +24,19 @@ def orthonormalize(vectors: Tensor, noise: Tensor, tolerance: Tensor | None = No
     Args:
         vectors (`torch.Tensor` of shape `(..., d, d)`): Columns in the last axis; real or complex. Differentiable.
         noise (`torch.Tensor` of the same shape): Normal random numbers.
-        tolerance (`torch.Tensor`, broadcastable to `(...)`): The largest length that is none. Default: a share of the length of
-            all columns, by their type.
+        tolerance (`torch.Tensor`, broadcastable to `(..., 1)`): The largest length that is none. Default: a share of the length
+            of all columns, by their type.
 
     Returns:
         `torch.Tensor` of shape `(..., d, d)` in double precision: Q with QᴴQ = 1.
     """
     if tolerance is None:
-        tolerance = TOLERANCE.get(vectors.dtype, 1e-10) * frame_length(vectors)
+        tolerance = TOLERANCE.get(vectors.dtype, 1e-10) * frame_length(vectors).unsqueeze(-1)
     vectors, noise = (tensor.to(torch.promote_types(tensor.dtype, torch.float64)) for tensor in (vectors, noise))
     basis = vectors[..., :0]
     for column, direction in zip(vectors.unbind(-1), noise.unbind(-1), strict=True):
         rest = _reject(column, basis)
-        is_open = torch.linalg.vector_norm(rest.detach(), dim=-1, keepdim=True) <= tolerance.unsqueeze(-1)
+        is_open = torch.linalg.vector_norm(rest.detach(), dim=-1, keepdim=True) <= tolerance
         unit = _normalize(torch.where(is_open, _reject(direction, basis), rest))
         # Once more: what is left of a nearly dependent column still leans on the others by rounding error.
         unit = _normalize(_reject(unit, basis))

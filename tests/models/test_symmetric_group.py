@@ -268,7 +268,7 @@ def test_noise_decides_no_rank_where_scores_differ(spread, offset):
 def test_a_tolerance_says_which_scores_are_equal():
     scores = torch.tensor([3.0, 3.1, 3.2, 1.0, 1.05, 9.0]).expand(1, 4000, 6)
     mask = torch.ones(1, 6, dtype=torch.bool)
-    index = GROUP.project(scores, mask, GROUP.draw_scores(mask, 4000, seeded(0)), torch.full((1, 1), 0.11)).index[0]
+    index = GROUP.project(scores, mask, GROUP.draw_scores(mask, 4000, seeded(0)), torch.full((1, 1, 1), 0.11)).index[0]
     assert (index[:, 0] == 5).all()
     # Equality is transitive: the first three are one class, of which all orders are equally likely.
     assert abs(chi_square(count_orders(index[:, 1:4]))) < 4
