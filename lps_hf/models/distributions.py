@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .elements import Element, Permutation
-from .frames import orders_of_frame, principal_axes, sign_choices
+from .frames import has_infinite_frame, orders_of_frame, principal_axes, sign_choices
 from .group import Group, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
 from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_errors, vector_inputs
@@ -66,8 +66,12 @@ class EquivariantDistribution(nn.Module):
     | canonical | the same network without noise, ties broken at random: canonicalization |
     | frame | a predefined frame, at random among its elements: frame averaging |
     | haar | noise alone: group averaging |
-    | exact | every element of the frame, or of a finite group: no randomness where the frame is finite |
+    | exact | every element of a finite frame or group: no randomness |
     | none | the identity: no symmetrization |
+
+    Of "exact" the precondition is a finite frame. Where variances are equal, as of a square, it is infinite: axes are drawn in
+    the spaces of equal variance, and their signs enumerated for each draw. Then there is an error bar, as of other draws. The
+    sum over C_n or D_n is exact, and equivariant as far as the turns are: those that read between pixels are not exact.
 
     Args:
         group: The group.
@@ -236,7 +240,7 @@ class EquivariantDistribution(nn.Module):
         Args:
             batch: The inputs.
             num_samples: Number of samples; `None` where noise or elements are given, and tell it. Distributions `"exact"` and
-                `"none"` have a number of their own.
+                `"none"` have a number of their own; where a frame is infinite, this is the number of its axes drawn, at least 2.
             noise: ε of `draw_noise`.
             group_elements: Elements as tensors.
             generator: Random source of fresh noise.
@@ -260,6 +264,9 @@ class EquivariantDistribution(nn.Module):
             self.check_noise(noise, batch.node_mask, num_samples)
             num_samples = next(iter(noise.values())).shape[1]
         assert num_samples is not None  # whoever gives nothing has a default
+        if self.kind == "exact" and self._may_be_infinite(batch):
+            yield from self._draw_blocks(batch, num_samples, noise, generator, in_parts=chunk_size is not None)
+            return
         if self.kind in ("exact", "none"):
             # The stored order is always the same, and an exact average takes every element once.
             yield from self(batch, noise or self.draw_noise(batch, 1, generator)).split(chunk_size)
@@ -310,7 +317,7 @@ class EquivariantDistribution(nn.Module):
             if self.group.has_translations:
                 moved = self.group.move_to(sample.elements, centroid(batch, self.inputs))
                 sample = sample._replace(elements=moved)
-        return sample._replace(block_size=self.sampler_group_size)
+        return sample if self.kind == "exact" else sample._replace(block_size=self.sampler_group_size)
 
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
         interface, dtype = self.interface, next(self.interface.parameters()).dtype
@@ -378,11 +385,14 @@ class EquivariantDistribution(nn.Module):
         return self.group.dimension
 
     def _principal_axes(self, batch: Batch, noise: Tensor) -> Tensor:
+        return principal_axes(self._centred_vectors(batch), noise, self._vector_error(batch))
+
+    def _vector_error(self, batch: Batch) -> Tensor:
+        """How far all vectors of an input together may be from the true ones, (batch,)."""
         sizes = [axes.num_channels * self._dimension for axes in self._vector_inputs.values()]
         errors = vector_errors(batch, self.inputs)
         rows = batch.node_mask.sum(dim=1).clamp(min=1)
-        error = ((errors.square() * errors.new_tensor(sizes)).sum(dim=1) * rows).sqrt()
-        return principal_axes(self._centred_vectors(batch), noise, error)
+        return ((errors.square() * errors.new_tensor(sizes)).sum(dim=1) * rows).sqrt()
 
     def _centred_vectors(self, batch: Batch) -> Tensor:
         """All vectors of all nodes, points centred where the group moves them, (batch, nodes * channels, d), zero on padding."""
@@ -397,28 +407,68 @@ class EquivariantDistribution(nn.Module):
             columns.append(vectors)
         return torch.cat(columns, dim=-1).mT.flatten(1, 2)
 
+    def _may_be_infinite(self, batch: Batch) -> bool:
+        """Whether the frame of an input is infinite; in a compiled graph, which cannot ask for it, whether it may be."""
+        if not any(factor.score_letter == "v" for factor in self.group.factors):
+            return False
+        return torch.compiler.is_compiling() or bool(self._infinite_rows(batch).any())
+
+    def _infinite_rows(self, batch: Batch) -> Tensor:
+        return has_infinite_frame(self._centred_vectors(batch), self._vector_error(batch))
+
+    def _draw_blocks(
+        self, batch: Batch, num_samples: int, noise: Noise | None, generator: torch.Generator | None, in_parts: bool
+    ) -> Iterator[DistributionSample]:
+        """Axes of infinite frames, drawn at least twice for the sake of an error bar; all at once or one after another."""
+        size = self.sampler_group_size
+        if noise is None:
+            noise = self.draw_noise(batch, max(2 * size, -(-num_samples // size) * size), generator)
+        count = next(iter(noise.values())).shape[1]
+        step = min(size, count) if in_parts else count
+        for start in range(0, count, step):
+            yield self(batch, {name: values[:, start : start + step] for name, values in noise.items()})
+
     def _enumerate(self, batch: Batch, noise: Noise) -> DistributionSample:
-        """Every element of the frame of every factor, and every combination of them in a product."""
+        """Every element of the frame, or a block of elements for every sample of the noise where a frame is infinite."""
+        if not self._may_be_infinite(batch):
+            return self._combine(batch, {name: values[:, :1] for name, values in noise.items()})
+        infinite, count = self._infinite_rows(batch), next(iter(noise.values())).shape[1]
+        one_by_one = [{name: values[:, i : i + 1] for name, values in noise.items()} for i in range(count)]
+        blocks = [self._combine(batch, one, infinite)._replace(weights=None) for one in one_by_one]
+        # Dependent noise makes dependent blocks.
+        dependent = blocks[0].elements.num_samples * min(self.sampler_group_size, count)
+        return DistributionSample.join(blocks)._replace(block_size=dependent)
+
+    def _combine(self, batch: Batch, noise: Noise, infinite: Tensor | None = None) -> DistributionSample:
+        """Every element of the frame of every factor, and every combination of them in a product.
+
+        With `infinite` (batch,), which says where frames are, all weights are equal.
+        """
         parts: list[Element] = []
         weights = torch.ones(batch.node_mask.shape[0], 1, dtype=torch.float64, device=batch.node_mask.device)
         for factor in self.group.factors:
-            part, own = self._enumerate_factor(factor, batch, noise[factor.name])
+            part, own = self._enumerate_factor(factor, batch, noise[factor.name], infinite)
             sizes = weights.shape[1], own.shape[1]
             weights = (weights.unsqueeze(2) * own.unsqueeze(1)).flatten(1)
             before, after = torch.cartesian_prod(*(torch.arange(size, device=weights.device) for size in sizes)).unbind(-1)
             parts = [*(_select_samples(one, before) for one in parts), _select_samples(part, after)]
         return DistributionSample(self.group.join(parts), weights=weights)
 
-    def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor) -> tuple[Element, Tensor]:
+    def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor, infinite: Tensor | None) -> tuple[Element, Tensor]:
         kind = factor.score_letter
         if kind == "n":
-            index, weights = orders_of_frame(self._frame_ranks(batch), batch.node_mask)
+            ranks = self._frame_ranks(batch)
+            if infinite is not None:
+                # What is drawn anyway needs no more than one of its orders, which are often too many.
+                drawn = factor.project(noise.double() - ranks.unsqueeze(1), batch.node_mask, noise).rank.squeeze(1)
+                ranks = torch.where(infinite.unsqueeze(-1), drawn, ranks)
+            index, weights = orders_of_frame(ranks, batch.node_mask, equally_often=infinite is not None)
             return Permutation(index), weights
         if kind == "g":
             assert isinstance(factor, PlaneGroup)
             elements: Element = factor.enumerate(batch.node_mask)
         else:
-            axes = self._principal_axes(batch, noise[:, :1])
+            axes = self._principal_axes(batch, noise)
             signed = axes * sign_choices(self._dimension, axes.device).unsqueeze(-2)
             # A group without reflections meets every rotation twice, which the average does not notice.
             elements = factor.project(signed, batch.node_mask, signed)

@@ -1,5 +1,6 @@
 """Predefined equivariant frames: sets F(x) of group elements with F(g·x) = g·F(x)."""
 
+import math
 from collections import defaultdict
 from importlib import import_module
 from importlib.util import find_spec
@@ -112,13 +113,14 @@ def _numbered(values: list) -> list[int]:
     return [places[value] for value in values]
 
 
-def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040) -> tuple[Tensor, Tensor]:
+def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040, equally_often: bool = False) -> tuple[Tensor, Tensor]:
     """All orders of the nodes that sort their ranks: the whole frame, for exact averages over it.
 
     Args:
         ranks (`torch.Tensor` of shape `(batch, nodes)` int64): Nodes of equal rank may be exchanged.
         node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
         most: Largest frame allowed.
+        equally_often: Repeat the orders of smaller frames until all orders of a graph come equally often, with equal weights.
 
     Returns:
         Permutations (batch, size of the largest frame, nodes) int64, and their weights (batch, size): those of a graph sum to 1,
@@ -144,6 +146,14 @@ def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040) -> tuple
         orders = product(*(all_orders(members) for members in classes))
         frames.append(np.array([sum(order, ()) + padding for order in orders], dtype=np.int64).reshape(size, -1))
     largest = max(map(len, frames))
+    if equally_often:
+        largest = math.lcm(*map(len, frames))
+        if largest > most:
+            raise ValueError(
+                f"distribution 'exact': expected frames that fit into {most} group elements together, got sizes "
+                f"{', '.join(map(str, sorted(set(map(len, frames)))))}. Use distribution 'frame', or give the graphs one by one."
+            )
+        frames = [np.tile(frame, (largest // len(frame), 1)) for frame in frames]
     weights = np.array([[1 / len(frame)] * len(frame) + [0.0] * (largest - len(frame)) for frame in frames])
     index = np.stack([np.concatenate([frame, frame[:1].repeat(largest - len(frame), axis=0)]) for frame in frames])
     return torch.from_numpy(index).to(ranks.device), torch.from_numpy(weights).to(ranks.device)
@@ -186,7 +196,7 @@ def principal_axes(vectors: Tensor, noise: Tensor, error: Tensor) -> Tensor:
     Args:
         vectors (`torch.Tensor` of shape `(batch, vectors, d)`): Centred; zero on padding.
         noise (`torch.Tensor` of shape `(batch, num_samples, d, d)`): Normal random numbers.
-        error (`torch.Tensor` of shape `(batch,)`): How far the vectors may be from true ones; see `axes_spaces`.
+        error (`torch.Tensor` of shape `(batch,)`): How far all vectors together may be from the true ones, in the Frobenius norm.
 
     Returns:
         `torch.Tensor` of shape `(batch, num_samples, d, d)` float64: axes as columns, in order of descending variance.
@@ -199,6 +209,19 @@ def principal_axes(vectors: Tensor, noise: Tensor, error: Tensor) -> Tensor:
     same_space = (space.unsqueeze(-1) == space.unsqueeze(-2)).unsqueeze(1)
     in_basis = (axes.mT @ noise) * same_space
     return axes @ orthonormalize(in_basis, in_basis)
+
+
+def has_infinite_frame(vectors: Tensor, error: Tensor) -> Tensor:
+    """Whether several variances are equal, so that `principal_axes` chooses among infinitely many, (batch,) bool.
+
+    Args:
+        vectors (`torch.Tensor` of shape `(batch, vectors, d)`): As for `principal_axes`.
+        error (`torch.Tensor` of shape `(batch,)`): As for `principal_axes`.
+    """
+    vectors = vectors.detach().double()
+    covariance = vectors.mT @ vectors
+    space = number_levels(torch.linalg.eigvalsh(covariance), _variance_tolerance(covariance, error))
+    return space[:, -1] < vectors.shape[-1] - 1
 
 
 def _variance_tolerance(covariance: Tensor, error: Tensor) -> Tensor:
