@@ -70,8 +70,9 @@ class EquivariantDistribution(nn.Module):
     | none | the identity: no symmetrization |
 
     Of "exact" the precondition is a finite frame. Where variances are equal, as of a square, it is infinite: axes are drawn in
-    the spaces of equal variance, and their signs enumerated for each draw. Then there is an error bar, as of other draws. The
-    sum over C_n or D_n is exact, and equivariant as far as the turns are: those that read between pixels are not exact.
+    the spaces of equal variance (other than zero), and their signs enumerated for each draw. Then there is an error bar, as of
+    other draws. The sum over C_n or D_n is exact, and equivariant as far as the turns are: those that read between pixels are
+    not exact.
 
     Args:
         group: The group.
@@ -414,7 +415,9 @@ class EquivariantDistribution(nn.Module):
         return torch.compiler.is_compiling() or bool(self._infinite_rows(batch).any())
 
     def _infinite_rows(self, batch: Batch) -> Tensor:
-        return has_infinite_frame(self._centred_vectors(batch), self._vector_error(batch))
+        vectors = self._centred_vectors(batch)
+        reads_all = len(self._vector_inputs) == sum(bool(axes.letters & {"v", "p"}) for axes in self.inputs.values())
+        return has_infinite_frame(vectors, self._vector_error(batch), spans_input=reads_all)
 
     def _draw_blocks(
         self, batch: Batch, num_samples: int, noise: Noise | None, generator: torch.Generator | None, in_parts: bool
@@ -432,47 +435,56 @@ class EquivariantDistribution(nn.Module):
         """Every element of the frame, or a block of elements for every sample of the noise where a frame is infinite."""
         if not self._may_be_infinite(batch):
             return self._combine(batch, {name: values[:, :1] for name, values in noise.items()})
-        infinite, count = self._infinite_rows(batch), next(iter(noise.values())).shape[1]
-        one_by_one = [{name: values[:, i : i + 1] for name, values in noise.items()} for i in range(count)]
-        blocks = [self._combine(batch, one, infinite)._replace(weights=None) for one in one_by_one]
+        sample = self._combine(batch, noise, self._infinite_rows(batch))
+        num_blocks = next(iter(noise.values())).shape[1]
         # Dependent noise makes dependent blocks.
-        dependent = blocks[0].elements.num_samples * min(self.sampler_group_size, count)
-        return DistributionSample.join(blocks)._replace(block_size=dependent)
+        dependent = sample.elements.num_samples // num_blocks * min(self.sampler_group_size, num_blocks)
+        return sample._replace(weights=None, block_size=dependent)
 
     def _combine(self, batch: Batch, noise: Noise, infinite: Tensor | None = None) -> DistributionSample:
-        """Every element of the frame of every factor, and every combination of them in a product.
+        """Every element of the frame of every factor, and every combination of them in a product, for every sample of the noise.
 
         With `infinite` (batch,), which says where frames are, all weights are equal.
         """
         parts: list[Element] = []
         weights = torch.ones(batch.node_mask.shape[0], 1, dtype=torch.float64, device=batch.node_mask.device)
+        block = torch.arange(next(iter(noise.values())).shape[1], device=weights.device)
         for factor in self.group.factors:
             part, own = self._enumerate_factor(factor, batch, noise[factor.name], infinite)
             sizes = weights.shape[1], own.shape[1]
             weights = (weights.unsqueeze(2) * own.unsqueeze(1)).flatten(1)
-            before, after = torch.cartesian_prod(*(torch.arange(size, device=weights.device) for size in sizes)).unbind(-1)
-            parts = [*(_select_samples(one, before) for one in parts), _select_samples(part, after)]
+            places = (torch.arange(size, device=weights.device) for size in sizes)
+            number, before, after = torch.cartesian_prod(block, *places).unbind(-1)
+            parts = [*(_select_samples(one, number * sizes[0] + before) for one in parts)]
+            parts.append(_select_samples(part, number * sizes[1] + after))
         return DistributionSample(self.group.join(parts), weights=weights)
 
     def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor, infinite: Tensor | None) -> tuple[Element, Tensor]:
-        kind = factor.score_letter
+        """The elements of a factor's frame for every sample of the noise, one sample after another, and the weights of one."""
+        kind, num_blocks = factor.score_letter, noise.shape[1]
         if kind == "n":
             ranks = self._frame_ranks(batch)
-            if infinite is not None:
-                # What is drawn anyway needs no more than one of its orders, which are often too many.
-                drawn = factor.project(noise.double() - ranks.unsqueeze(1), batch.node_mask, noise).rank.squeeze(1)
-                ranks = torch.where(infinite.unsqueeze(-1), drawn, ranks)
-            index, weights = orders_of_frame(ranks, batch.node_mask, equally_often=infinite is not None)
-            return Permutation(index), weights
+            if infinite is None:
+                index, weights = orders_of_frame(ranks, batch.node_mask)
+                return Permutation(index), weights
+            # What is drawn anyway needs no more than one of its orders, which are often too many.
+            drawn = factor.project(noise.double() - ranks.unsqueeze(1), batch.node_mask, noise).index
+            single = torch.arange(ranks.shape[1], device=ranks.device)
+            ranks = torch.where(infinite.unsqueeze(-1), single, ranks)
+            index, weights = orders_of_frame(ranks, batch.node_mask, equally_often=True)
+            index = torch.where(infinite.view(-1, 1, 1, 1), drawn.unsqueeze(2), index.unsqueeze(1))
+            return Permutation(index.flatten(1, 2)), weights
         if kind == "g":
             assert isinstance(factor, PlaneGroup)
             elements: Element = factor.enumerate(batch.node_mask)
+            size = elements.num_samples
+            elements = _select_samples(elements, torch.arange(size, device=noise.device).repeat(num_blocks))
         else:
-            axes = self._principal_axes(batch, noise)
-            signed = axes * sign_choices(self._dimension, axes.device).unsqueeze(-2)
+            signs = sign_choices(self._dimension, noise.device).unsqueeze(-2)
+            signed = (self._principal_axes(batch, noise).unsqueeze(2) * signs).flatten(1, 2)
+            size = len(signs)
             # A group without reflections meets every rotation twice, which the average does not notice.
             elements = factor.project(signed, batch.node_mask, signed)
-        size = elements.num_samples
         return elements, torch.full((batch.node_mask.shape[0], size), 1 / size, dtype=torch.float64, device=noise.device)
 
 

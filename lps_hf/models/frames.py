@@ -211,17 +211,23 @@ def principal_axes(vectors: Tensor, noise: Tensor, error: Tensor) -> Tensor:
     return axes @ orthonormalize(in_basis, in_basis)
 
 
-def has_infinite_frame(vectors: Tensor, error: Tensor) -> Tensor:
-    """Whether several variances are equal, so that `principal_axes` chooses among infinitely many, (batch,) bool.
+def has_infinite_frame(vectors: Tensor, error: Tensor, spans_input: bool = True) -> Tensor:
+    """Whether several variances are equal and not zero, so that an average depends on the axes chosen, (batch,) bool.
+
+    In a space without variance any axes will do: they turn none of the vectors, and what a function gives along them cancels
+    when their signs are enumerated.
 
     Args:
         vectors (`torch.Tensor` of shape `(batch, vectors, d)`): As for `principal_axes`.
         error (`torch.Tensor` of shape `(batch,)`): As for `principal_axes`.
+        spans_input: Whether the function that is averaged sees no other vectors.
     """
     vectors = vectors.detach().double()
     covariance = vectors.mT @ vectors
-    space = number_levels(torch.linalg.eigvalsh(covariance), _variance_tolerance(covariance, error))
-    return space[:, -1] < vectors.shape[-1] - 1
+    values, tolerance = torch.linalg.eigvalsh(covariance), _variance_tolerance(covariance, error)
+    space = number_levels(values, tolerance)
+    has_variance = (space[:, 1:] > 0) | (values[:, :1] > tolerance) | (not spans_input)
+    return ((space[:, 1:] == space[:, :-1]) & has_variance).any(dim=-1)
 
 
 def _variance_tolerance(covariance: Tensor, error: Tensor) -> Tensor:
