@@ -232,7 +232,9 @@ class VectorInterface(VectorNeuronInterface):
         is measured, by the slope of the scores along a random error that turns with the noise and moves with the nodes. In
         training, where dropout would be measured too, it is taken for a hundred.
         """
-        frame, ties = noise[self.score_names["v"]], noise.get("S_n")
+        # Along one error, that of the first sample.
+        frame, ties = noise[self.score_names["v"]][:, :1], noise.get("S_n")
+        ties = None if ties is None else ties[:, :1]
         scale = {"v": frame_length(scores[self.score_names["v"]]).unsqueeze(-1)}
         if ties is not None:
             assert self.score_head is not None
@@ -248,14 +250,14 @@ class VectorInterface(VectorNeuronInterface):
         largest = errors.amax(dim=1).clamp(min=1e-300)
         # So small that no choice of the network changes.
         step = 1e-10 * stacked.abs().flatten(1).amax(dim=1)
-        direction = _turning_error(frame if ties is not None else frame[:, :1], ties, stacked.shape[2], stacked.shape[4])
+        direction = _turning_error(frame, ties, stacked.shape[2], stacked.shape[4])
         moved = stacked + (step / largest).view(-1, 1, 1, 1, 1) * errors[:, None, None, None, :] * direction
         moved = moved.masked_fill((stacked == 0).all(dim=3, keepdim=True), 0.0)  # padding, and vectors that are none
         nodes, vectors = call_in(torch.float64, self, moved, self._mask(batch), ties, choice)
         growth = ERROR_MARGIN * (largest / step).nan_to_num(0.0, posinf=0.0).view(-1, 1, 1)
-        changes = {"v": torch.linalg.matrix_norm(vectors - scores[self.score_names["v"]]).unsqueeze(-1)}
+        changes = {"v": torch.linalg.matrix_norm(vectors - scores[self.score_names["v"]][:, :1]).unsqueeze(-1)}
         if ties is not None:
-            changes["n"] = (nodes - scores["S_n"]).masked_fill(~batch.node_mask.unsqueeze(1), 0.0)
+            changes["n"] = (nodes - scores["S_n"][:, :1]).masked_fill(~batch.node_mask.unsqueeze(1), 0.0)
             changes["n"] = torch.linalg.vector_norm(changes["n"], dim=-1, keepdim=True)
             changes["n"] = changes["n"] / batch.node_mask.sum(dim=1).clamp(min=1).sqrt().view(-1, 1, 1)
         return {name: growth * changes[letter] + SMALLEST_TOLERANCE * scale[letter] for letter, name in self.score_names.items()}

@@ -16,7 +16,7 @@ EPSILON = 1e-6  # added to lengths and squared lengths before dividing by them; 
 
 
 def prefer_first(
-    values: Tensor, scale: Tensor, position: Tensor, valid: Tensor, tolerance: Tensor | None, dim: int, count: int = 1
+    values: Tensor, position: Tensor, valid: Tensor, dim: int, tolerance: Tensor, scale: Tensor, count: int = 1
 ) -> Tensor:
     """Prepare values for the choice of the largest ones: among equal ones, those of the first positions are to win.
 
@@ -25,12 +25,11 @@ def prefer_first(
 
     Args:
         values (`torch.Tensor` of shape `(batch, ...)`): What is compared along `dim`.
-        scale (`torch.Tensor`, broadcastable to `values`): Their size before terms cancel.
         position (`torch.Tensor`, broadcastable to `values`): Numbers in [0, 1).
         valid (`torch.Tensor`, bool, broadcastable to `values`): False on what must not be chosen.
-        tolerance (`torch.Tensor` of shape `(batch,)`): Differences relative to the largest scale that are none. Default: by the
-            type of the values, which is enough where noise leaves no ties.
         dim: The axis of the choice.
+        tolerance (`torch.Tensor` of shape `(batch,)`): Differences relative to the largest scale that are none.
+        scale (`torch.Tensor`, broadcastable to `values`): Their size before terms cancel.
         count: How many are chosen.
 
     Returns:
@@ -41,12 +40,23 @@ def prefer_first(
     if count > 1:
         last = values.topk(count, dim=dim).values.narrow(dim, count - 1, 1)
     largest = scale.masked_fill(~valid, 0.0).amax(dim=dim, keepdim=True)
-    if tolerance is None:
-        margin = max(4 * torch.finfo(values.dtype).eps, SMALLEST_TOLERANCE) * largest
-    else:
-        margin = tolerance.to(values.dtype).view(-1, *[1] * (values.dim() - 1)) * largest
+    margin = tolerance.to(values.dtype).view(-1, *[1] * (values.dim() - 1)) * largest
     keys = torch.where(values > last + margin, 2 - position, -position)
     return keys.masked_fill(~valid | (values < last - margin), -torch.inf)
+
+
+def nudge_to_first(values: Tensor, position: Tensor, valid: Tensor, dim: int) -> Tensor:
+    """What `prefer_first` does where noise leaves no ties but by rounding: in one step, and cheaply.
+
+    Args:
+        values (`torch.Tensor`): As for `prefer_first`, as the following.
+        position: See there.
+        valid: See there.
+        dim: See there.
+    """
+    margin = max(4 * torch.finfo(values.dtype).eps, SMALLEST_TOLERANCE)
+    largest = values.abs().masked_fill(~valid, 0.0).amax(dim=dim, keepdim=True)
+    return (values - margin * largest * position).masked_fill(~valid, -torch.inf)
 
 
 def vector_length(vectors: Tensor) -> Tensor:
@@ -85,8 +95,11 @@ class VectorMaxPool(nn.Module):
         with torch.no_grad():
             direction = self.direction(vectors)
             lengths = (vectors * direction).sum(dim=-2)
-            scale = vector_length(vectors) * vector_length(direction)
-            lengths = prefer_first(lengths, scale, position.unsqueeze(-1), valid.unsqueeze(-1), tolerance, dim=-2)
+            choice = lengths, position.unsqueeze(-1), valid.unsqueeze(-1), -2
+            if tolerance is None:
+                lengths = nudge_to_first(*choice)
+            else:
+                lengths = prefer_first(*choice, tolerance, scale=vector_length(vectors) * vector_length(direction))
             # Not argmax, which takes eight times as long along an axis that is not the last.
             chosen = lengths.max(dim=-2, keepdim=True).indices.unsqueeze(-2)
         return vectors.gather(-3, chosen.expand(*chosen.shape[:-2], *vectors.shape[-2:])).squeeze(-3)
@@ -143,7 +156,7 @@ class VectorEdgeConvolution(nn.Module):
     def forward(self, vectors: Tensor, mask: Tensor, tolerance: Tensor | None = None) -> Tensor:
         """Update vectors (batch, num_samples, nodes, d, channels) with mask (batch, nodes); padding comes last.
 
-        `tolerance` (batch,) is as for `prefer_first`.
+        `tolerance` (batch,) is as for `prefer_first`; `None` where noise leaves no ties.
         """
         nodes = vectors.shape[2]
         size = mask.sum(dim=1).clamp(min=1).view(-1, 1, 1, 1)
@@ -155,10 +168,12 @@ class VectorEdgeConvolution(nn.Module):
             else:
                 distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
             place = torch.arange(nodes, device=mask.device)
-            # The computation's error is relative to a distance, that of the data to the length of what was subtracted.
-            scale = distance if tolerance is None else torch.linalg.vector_norm(points, dim=-1).unsqueeze(-2)
-            count = min(self.num_neighbors, nodes)
-            nearness = prefer_first(-distance, scale, place / size, mask[:, None, None], tolerance, dim=-1, count=count)
+            choice, count = (-distance, place / size, mask[:, None, None], -1), min(self.num_neighbors, nodes)
+            if tolerance is None:
+                nearness = nudge_to_first(*choice)
+            else:
+                length = torch.linalg.vector_norm(points, dim=-1).unsqueeze(-2)
+                nearness = prefer_first(*choice, tolerance, scale=length, count=count)
             neighbors = nearness.topk(count, dim=-1).indices
         # Systems smaller than the number of neighbours leave the last places empty: the same ones for all nodes.
         filled = torch.arange(neighbors.shape[-1], device=mask.device) < size
@@ -281,7 +296,7 @@ class VectorNeuronInterface(nn.Module):
                 equally near or equally long; they move with the nodes. Without, the stored order decides, and symmetric
                 systems depend on it.
             tolerance (`torch.Tensor` of shape `(batch,)`): Relative differences with which vectors are still equally near or
-                equally long; see `prefer_first`.
+                equally long. Default: by their type, which is enough where noise leaves no ties.
 
         Returns:
             Scores (`torch.Tensor` of shape `(batch, num_samples, nodes)`): O(d)-invariant and S_n-equivariant, in double

@@ -16,7 +16,6 @@ import lps_hf
 from lps_hf.models.batches import encode_batch
 from lps_hf.models.configuration_base_networks import ParticleGNNBaseConfig
 from lps_hf.models.configuration_lps import LPSConfig
-from lps_hf.models.symmetrization import sample_outputs
 from lps_hf.models.symmetrized import Symmetrized
 from tests.models.graph_cases import seeded
 
@@ -58,8 +57,8 @@ def samples(model: Symmetrized, x: Tensor, noise: dict[str, Tensor]) -> Tensor:
     batch = model.encode(x)
     elements = model.distribution(batch, noise).elements
     dtype = next(model.module.parameters()).dtype
-    fields = {name: field.to(dtype) for name, field in batch.fields.items()}
-    return sample_outputs(model._call_module, model.group, elements, fields, model.inputs, model.output, batch.node_mask)
+    converted = batch._replace(fields={name: field.to(dtype) for name, field in batch.fields.items()})
+    return model.symmetrization.samples(model._call_module, elements, converted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
