@@ -18,8 +18,9 @@ from .vector_neurons import VectorNeuronInterface
 
 # Relative errors of numbers in double precision, which were computed too.
 SMALLEST_ROUNDING = 1e-12
-# How much larger the relative errors of what a network compares may be than those of the data.
-ROUNDING_GROWTH = 100
+# How much larger errors may be than those of the data: of scores relative to their size, of what a network compares on its
+# way to them relative to the size of what is subtracted.
+ROUNDING_GROWTH, CHOICE_GROWTH = 100, 10
 # How much larger an error of the data may be than one along a random direction seems.
 ERROR_MARGIN = 16
 
@@ -243,7 +244,8 @@ class VectorInterface(VectorNeuronInterface):
         stacked = self._stack(batch, torch.float64, snaps=True).unsqueeze(1)
         choice = self._choice_tolerance(batch, stacked)
         if self.training:
-            return {name: choice.view(-1, 1, 1) * scale[letter] for letter, name in self.score_names.items()}
+            share = (ROUNDING_GROWTH / CHOICE_GROWTH * choice).view(-1, 1, 1)
+            return {name: share * scale[letter] for letter, name in self.score_names.items()}
         errors = vector_errors(batch, self.inputs)
         channels = [axes.num_channels for axes in self.inputs.values()]
         errors = torch.cat([errors[:, i : i + 1].expand(-1, count) for i, count in enumerate(channels)], dim=1)
@@ -266,7 +268,7 @@ class VectorInterface(VectorNeuronInterface):
         """Relative differences of lengths and distances that are none, (batch,)."""
         length = stacked.detach().abs().flatten(1).amax(dim=1).double()
         error = vector_errors(batch, self.inputs).amax(dim=1) / length
-        return (ROUNDING_GROWTH * error).nan_to_num(1.0, posinf=1.0).clamp(SMALLEST_TOLERANCE, 1.0)
+        return (CHOICE_GROWTH * error).nan_to_num(1.0, posinf=1.0).clamp(SMALLEST_TOLERANCE, 1.0)
 
     def _mask(self, batch: Batch) -> Tensor:
         return batch.node_mask if self.noise_axes.count("n") else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)

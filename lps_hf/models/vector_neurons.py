@@ -99,7 +99,10 @@ class VectorMaxPool(nn.Module):
             if tolerance is None:
                 lengths = nudge_to_first(*choice)
             else:
-                lengths = prefer_first(*choice, tolerance, scale=vector_length(vectors) * vector_length(direction))
+                # Linear maps mix the channels, so that short vectors have the error of long ones.
+                here, there = vector_length(vectors), vector_length(direction)
+                scale = here.amax(dim=-1, keepdim=True) * there + here * there.amax(dim=-1, keepdim=True)
+                lengths = prefer_first(*choice, tolerance, scale=scale)
             # Not argmax, which takes eight times as long along an axis that is not the last.
             chosen = lengths.max(dim=-2, keepdim=True).indices.unsqueeze(-2)
         return vectors.gather(-3, chosen.expand(*chosen.shape[:-2], *vectors.shape[-2:])).squeeze(-3)

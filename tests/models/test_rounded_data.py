@@ -32,6 +32,7 @@ SYSTEMS = {
     "pentagon": polygon(5),
     "tetrahedron": CUBE[[0, 3, 5, 6]],
     "cube": CUBE,
+    "octahedron": torch.cat([torch.eye(3), -torch.eye(3)]).double(),
     "line": torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=torch.float64),
     "one point": torch.tensor([[0.3, 1, -2]], dtype=torch.float64),
     "one place": torch.tensor([[0.3, 1, -2]] * 4, dtype=torch.float64),
@@ -80,11 +81,11 @@ def test_turned_systems_have_the_same_law(group, name, kind, dtype):
 
 
 @pytest.mark.parametrize("name", ["square", "cube", "line", "one place"])
-@pytest.mark.parametrize("group", ["E(3)", "S_n x E(3)"])
-def test_frames_of_systems_far_from_the_origin_have_the_same_law(group, name):
+@pytest.mark.parametrize(("group", "kind"), [("E(3)", "frame"), ("S_n x E(3)", "frame"), ("E(3)", "canonical")])
+def test_systems_far_from_the_origin_have_the_same_law(group, kind, name):
     # What is left of their digits when they are centred are errors of 1e-5, and symmetric to that they are.
     system = SYSTEMS[name]
-    model, x = make_model(group, "frame", len(system), torch.float32), system.float().unsqueeze(0)
+    model, x = make_model(group, kind, len(system), torch.float32), system.float().unsqueeze(0)
     noise = model.distribution.draw_noise(model.encode(x), 40, seeded(1))
     turn = rotation(1)
     turned = {name: part if name == "S_n" else turn @ part for name, part in noise.items()}
