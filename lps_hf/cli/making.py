@@ -1,6 +1,5 @@
 """Subcommands that make a checkpoint: quickstart, symmetrize, train, convert."""
 
-import json
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from .command import TASK_NAMES, Command, Outcome, table
 
 _FIELDS = ("group", "distribution", "max_nodes", "node_categories", "edge_categories", "num_labels", "problem_type", "grid_size")
-_SET_HELP = "any other field of LPSConfig; the value is JSON or text; may be given several times"
+_SET_HELP = "any other field of LPSConfig, read by its type, such as centered_padding=true; may be given several times"
 
 
 def _add_quickstart_arguments(parser: ArgumentParser) -> None:
@@ -129,10 +128,12 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"--set: expected FIELD=VALUE, such as --set noise_scale=0.5, got {text!r}.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    from lps_hf.models.configuration_lps import LPSConfig
+    from lps_hf.models.field_types import field_types, value_from_text
+
+    # A name that is no field is refused by whoever takes it.
+    types = {**field_types(LPSConfig), "num_labels": int}
+    return name, value_from_text(name, value, types.get(name, Any))
 
 
 SYMMETRIZE = Command(

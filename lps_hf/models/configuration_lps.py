@@ -2,18 +2,20 @@
 
 import math
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
 from .configuration_base_networks import BASE_NETWORK_CONFIGS
 from .error_bars import NO_PRIOR, VariancePrior
+from .field_types import check_fields, checked_value
 from .frames import FRAMES
 from .group import TEMPERATURE_RULES, Group
 from .groups import get_group
-from .interfaces import interface_class
+from .interfaces import complete_interface_options, interface_class
 from .representations import Representation
 from .samplers import check_whole_groups
 
@@ -140,7 +142,7 @@ class LPSConfig(PreTrainedConfig):
     node_categories: list[int] | None = None
     edge_categories: list[int] | None = None
     num_samples: int = 1
-    num_eval_samples: int | str = 10
+    num_eval_samples: int | Literal["auto"] = 10
     tolerance: float = 0.01
     min_eval_samples: int = 20
     max_eval_samples: int = 100
@@ -168,13 +170,11 @@ class LPSConfig(PreTrainedConfig):
         unknown = sorted(key for key in kwargs if key not in _LIBRARY_KEYS)
         if unknown:
             raise ValueError(_unknown_key(unknown[0]))
-        if self.backbone_config is not None and not isinstance(self.backbone_config, dict | PreTrainedConfig):
-            raise TypeError(f"backbone_config: expected a configuration or a dict, got {self.backbone_config!r}.")
+        check_fields(self)
+        if "num_labels" in kwargs and kwargs["num_labels"] is not None:
+            kwargs["num_labels"] = checked_value("num_labels", kwargs["num_labels"], int)
         if isinstance(self.backbone_config, dict):
-            if "model_type" not in self.backbone_config:
-                raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {self.backbone_config}.")
-            own = BASE_NETWORK_CONFIGS.get(self.backbone_config["model_type"])
-            self.backbone_config = own(**self.backbone_config) if own else AutoConfig.for_model(**self.backbone_config)
+            self.backbone_config = make_backbone_config(self.backbone_config)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
         super().__post_init__(**kwargs)
@@ -242,6 +242,7 @@ class LPSConfig(PreTrainedConfig):
             ValueError: Saying which argument, what was expected, what was given.
             TypeError: Likewise.
         """
+        check_fields(self)
         group = get_group(self.group)
         group.check_distribution(self.distribution)
         for name, choices in (
@@ -260,8 +261,6 @@ class LPSConfig(PreTrainedConfig):
         )
         for name, least in (*((name, 1) for name in counts), ("sinkhorn_iterations", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}.")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}.")
         size = group.sampler_group_size(self.sampler, self.sampler_group_size)
@@ -271,17 +270,16 @@ class LPSConfig(PreTrainedConfig):
         coefficients = ("noise_scale", "entropy_loss_coef", "prior_loss_coef")
         for name, least, most in (*((name, 0, None) for name in coefficients), ("patch_dropout", 0, 1)):
             value = getattr(self, name)
-            finite = isinstance(value, int | float) and math.isfinite(value)
-            if not finite or value < least or (most is not None and value >= most):
+            if not math.isfinite(value) or value < least or (most is not None and value >= most):
                 bound = f"at least {least}" + (f" and below {most}" if most is not None else "")
                 raise ValueError(f"{name}: expected a number of {bound}, got {value!r}.")
-        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
+        if self.temperature is None or not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}.")
-        if self.grid_size is not None and (type(self.grid_size) is not int or self.grid_size < 1):
+        if self.grid_size is not None and self.grid_size < 1:
             raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
         if self.num_labels < 1:
             raise ValueError(f"num_labels: expected at least 1, got {self.num_labels}.")
-        self._check_interface()
+        self._fill_interface_config(group)
         if not isinstance(self.inputs, dict):
             raise TypeError(f"inputs: expected a dict of axis strings by field, got {self.inputs!r}.")
         if not self.inputs:
@@ -378,26 +376,15 @@ class LPSConfig(PreTrainedConfig):
             if self.distribution in ("learned", "canonical"):
                 raise
             defaults = {}
-        unknown = sorted(set(self.interface_config or {}) - set(defaults))
-        if unknown:
-            raise ValueError(f"interface_config: unknown key {unknown[0]!r}, expected {', '.join(defaults) or 'none'}.")
-        self.interface_config = {**defaults, **(self.interface_config or {})}
+        self.interface_config = complete_interface_options(self.interface_config or {}, defaults)
 
     def _check_categories(self) -> None:
         for name in ("node_categories", "edge_categories"):
             sizes = getattr(self, name)
             if sizes is None:
                 continue
-            if not isinstance(sizes, list | tuple) or not sizes or any(not isinstance(s, int) or s < 1 for s in sizes):
+            if not sizes or min(sizes) < 1:
                 raise ValueError(f"{name}: expected a list of positive category counts such as [5, 6, 2], got {sizes!r}.")
-
-    def _check_interface(self) -> None:
-        for name, value in self.interface_config.items():
-            if name == "dropout":
-                if not isinstance(value, int | float) or not 0 <= value < 1:
-                    raise ValueError(f"interface_config['dropout']: expected a number from 0 to below 1, got {value!r}.")
-            elif type(value) is not int or value < 1:
-                raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
 
     def _check_encoded_channels(self, field: str, categories: list[int] | None, extra: int) -> None:
         if categories and field in self.inputs:
@@ -431,6 +418,33 @@ class LPSConfig(PreTrainedConfig):
     def output_representation(self) -> Representation:
         """The parsed axis string of the output; `num_labels` invariant numbers unless `output` says otherwise."""
         return Representation.parse(self.output if self.output is not None else str(self.num_labels))
+
+
+def make_backbone_config(values: dict[str, Any]) -> PreTrainedConfig:
+    """Make the configuration of a backbone.
+
+    Args:
+        values: Its fields, `model_type` among them.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: If there is no such family, or a value is out of range.
+        TypeError: If a value has the wrong type.
+    """
+    if "model_type" not in values:
+        raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {values}.")
+    model_type = values["model_type"]
+    if model_type in BASE_NETWORK_CONFIGS:
+        return BASE_NETWORK_CONFIGS[model_type](**values)
+    if model_type not in CONFIG_MAPPING:
+        own = ", ".join(map(repr, BASE_NETWORK_CONFIGS))
+        raise ValueError(f"backbone_config: expected a model_type of transformers, such as 'vit', or {own}; got {model_type!r}.")
+    try:
+        return AutoConfig.for_model(**values)
+    except StrictDataclassError as error:  # which is no TypeError
+        raise TypeError(f"backbone_config: {' '.join(str(error).split())}") from error
 
 
 def check_num_samples(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .field_types import checked_value
 from .group import Group
 from .image_interface import ImageInterface
 from .interface_networks import GINInterface
@@ -185,6 +186,32 @@ class PlaneInterface(ImageInterface):
         image = image if image.dim() == 4 else image.unsqueeze(1)
         image = image.to(dtype or next(self.parameters()).dtype)
         return {self.group.name: call_in(dtype, self, image).unsqueeze(1)}
+
+
+def complete_interface_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the options of an interface network.
+
+    Args:
+        options: Those given.
+        defaults: All that there are; they have the types that the options must have.
+
+    Returns:
+        `dict`: The given ones and the other defaults.
+
+    Raises:
+        ValueError: If there is no such option, or one is out of range.
+        TypeError: If one has the wrong type.
+    """
+    completed = dict(defaults)
+    for name, given in options.items():
+        if name not in defaults:
+            raise ValueError(f"interface_config: unknown key {name!r}, expected {', '.join(defaults) or 'none'}.")
+        value = completed[name] = checked_value(f"interface_config[{name!r}]", given, type(defaults[name]))
+        if isinstance(defaults[name], float) and not 0 <= value < 1:
+            raise ValueError(f"interface_config[{name!r}]: expected a number from 0 to below 1, got {value!r}.")
+        if isinstance(defaults[name], int) and value < 1:
+            raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
+    return completed
 
 
 def interface_class(group: Group) -> type:

@@ -275,6 +275,7 @@ class LPSModel(LPSPreTrainedModel):
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)
+        config.validate_lps()  # a value may have been set since the configuration was made
         self.group = get_group(config.group)
         # First, so that `dtype`, which is that of the first parameter, is the backbone's and not always float32.
         self.base = make_base_function(config)
