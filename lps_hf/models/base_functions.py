@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    AutoModel,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 
@@ -20,6 +26,7 @@ from .base_networks import BASE_NETWORKS
 from .configuration_lps import LPSConfig
 from .groups import get_group
 from .permutations import permute
+from .plane_groups import PlaneGroup
 from .projections import PROJECTIONS, READOUTS, make_projection, resize_axis
 from .representations import EdgeField, Field
 
@@ -151,6 +158,7 @@ class ImageBase(BaseFunction):
         super().__init__()
         backbone_config = config.backbone_config
         assert isinstance(backbone_config, PreTrainedConfig)
+        _check_reads_images(config, backbone_config)
         output = config.output_representation
         if output.letters or output.num_channels != backbone_config.num_labels:
             raise ValueError(
@@ -227,6 +235,29 @@ def make_base_function(config: LPSConfig) -> BaseFunction:
     if getattr(config.backbone_config, "model_type", None) in BASE_NETWORKS:
         return NetworkBase(config)
     return TokenBase(config)
+
+
+def _check_reads_images(config: LPSConfig, backbone_config: PreTrainedConfig) -> None:
+    """Refuse a backbone that is no classifier of the images that the group turns."""
+    if type(backbone_config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise ValueError(
+            f"backbone_config: expected an image classifier of transformers, such as 'vit', for the input pixel_values, got "
+            f"{backbone_config.model_type!r}."
+        )
+    channels = config.input_representations["pixel_values"].num_channels
+    expected = getattr(backbone_config, "num_channels", channels)
+    if channels != expected:
+        raise ValueError(
+            f"inputs['pixel_values']: expected '{expected} h w', the channels of the image classifier, got "
+            f"{config.inputs['pixel_values']!r}. Leave inputs out, or set num_channels of the backbone."
+        )
+    size = getattr(backbone_config, "image_size", None)
+    turns = [factor.num_rotations for factor in get_group(config.group).factors if isinstance(factor, PlaneGroup)]
+    if isinstance(size, list | tuple) and len(set(size)) > 1 and any(number % 4 == 0 for number in turns):
+        raise ValueError(
+            f"group: {config.group} has quarter turns and expects square images, but the image classifier reads {size[0]} x "
+            f"{size[1]}. Choose C_2 or D_2, or a classifier of squares."
+        )
 
 
 def _dense(field: Field, num_nodes: int, num_channels: int) -> Tensor:

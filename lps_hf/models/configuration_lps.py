@@ -13,9 +13,9 @@ from .configuration_base_networks import BASE_NETWORK_CONFIGS
 from .error_bars import NO_PRIOR, VariancePrior
 from .field_types import check_fields, checked_value
 from .frames import FRAMES
-from .group import TEMPERATURE_RULES, Group
+from .group import Group, check_relaxation
 from .groups import get_group
-from .interfaces import complete_interface_options, interface_class
+from .interfaces import check_output, check_symmetry, complete_interface_options, interface_class, vector_inputs
 from .representations import Representation
 from .samplers import check_whole_groups
 
@@ -178,7 +178,7 @@ class LPSConfig(PreTrainedConfig):
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
         super().__post_init__(**kwargs)
-        group = get_group(self.group)
+        group = self._real_group()
         self._check_categories()
         if self.inputs is None:
             self.inputs = self._default_inputs(group)
@@ -243,12 +243,11 @@ class LPSConfig(PreTrainedConfig):
             TypeError: Likewise.
         """
         check_fields(self)
-        group = get_group(self.group)
+        group = self._real_group()
         group.check_distribution(self.distribution)
         for name, choices in (
             ("frame", FRAMES),
             ("padding_mode", PADDING_MODES),
-            ("temperature_rule", TEMPERATURE_RULES),
             ("sample_loss", SAMPLE_LOSSES),
         ):
             if getattr(self, name) not in choices:
@@ -259,22 +258,20 @@ class LPSConfig(PreTrainedConfig):
         counts = ["max_nodes", "num_samples", "min_eval_samples", "max_eval_samples"] + (
             ["samples_per_pass"] if self.samples_per_pass is not None else []
         )
-        for name, least in (*((name, 1) for name in counts), ("sinkhorn_iterations", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}.")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         size = group.sampler_group_size(self.sampler, self.sampler_group_size)
         for name in ("num_samples", "num_eval_samples"):
             if getattr(self, name) != "auto":
                 check_whole_groups(name, getattr(self, name), size)
-        coefficients = ("noise_scale", "entropy_loss_coef", "prior_loss_coef")
+        check_relaxation(self.noise_scale, self.temperature, self.temperature_rule, self.sinkhorn_iterations)
+        coefficients = ("entropy_loss_coef", "prior_loss_coef")
         for name, least, most in (*((name, 0, None) for name in coefficients), ("patch_dropout", 0, 1)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least or (most is not None and value >= most):
                 bound = f"at least {least}" + (f" and below {most}" if most is not None else "")
                 raise ValueError(f"{name}: expected a number of {bound}, got {value!r}.")
-        if self.temperature is None or not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}.")
         if self.grid_size is not None and self.grid_size < 1:
             raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
         if self.num_labels < 1:
@@ -304,9 +301,19 @@ class LPSConfig(PreTrainedConfig):
                 f"{', '.join(self.inputs)}. Add the missing one, or leave it False."
             )
 
+    def _real_group(self) -> Group:
+        group = get_group(self.group)
+        if any(factor.acts_on_complex for factor in group.factors):
+            raise ValueError(
+                f"group: expected one that acts on real fields, such as 'O(3)', got {self.group!r}, which acts on complex "
+                f"vectors. A model has none: symmetrize(module, group={self.group!r}, …) takes complex tensors."
+            )
+        return group
+
     def _check_output(self, group: Group) -> None:
         output = self.output_representation
         group.check_acts_on(output, "output")
+        check_output(output, self.input_representations)
         allowed = ("c", "n c", "n n c", "n v", "n p", "v", "p", "n v c", "v c")
         if _pattern(output) not in allowed:
             raise ValueError(
@@ -337,6 +344,7 @@ class LPSConfig(PreTrainedConfig):
             raise ValueError(f"variance_prior: expected 1 or {channels} numbers as variance, got {count}.")
 
     def _check_group_inputs(self, group: Group) -> None:
+        self._check_fields_fit(group)
         fields = self.input_representations.values()
         if group.has_translations and not any(axes.count("p") for axes in fields):
             raise ValueError(
@@ -350,14 +358,49 @@ class LPSConfig(PreTrainedConfig):
                 f"inputs: the {self.distribution} distribution of S_n reads 'node_features', got only {list(self.inputs)}. Add "
                 "it (a constant channel will do), or choose distribution 'haar', 'frame' or 'none'."
             )
-        draws_vectors = self.distribution in ("learned", "canonical", "frame", "exact")
-        if "v" in scores and draws_vectors and not any(axes.letters & {"v", "p"} for axes in fields):
+        check_symmetry(group, self.input_representations, self.distribution)
+        if "edge_features" in self.inputs and "n" not in scores:
             raise ValueError(
-                f"inputs: the {self.distribution} distribution of {group.name} reads vectors, so expected a field such as "
-                f"positions 'n p', got {self.inputs}. Add one, or choose distribution 'haar'."
+                f"inputs: edge_features are read through a permutation of the nodes, so expected a group with S_n, got "
+                f"{self.group!r}. Choose 'S_n x {self.group}', or leave edge_features out."
             )
-        if "g" in scores and not any(axes.count("h") for axes in fields):
-            raise ValueError(f"inputs: the group {group.name} turns images, so expected pixel_values 'c h w', got {self.inputs}.")
+        reads_ranks = "n" in scores and self.distribution in ("frame", "exact") and not vector_inputs(self.input_representations)
+        without_frame = [name for name in ("charges", "pair_features") if name in self.inputs]
+        if reads_ranks and without_frame:
+            raise ValueError(
+                f"inputs: the {self.distribution} distribution of S_n takes the frame of a graph, whose inputs are node_features "
+                f"and edge_features, got {without_frame[0]}. Choose distribution 'haar'."
+            )
+
+    def _check_fields_fit(self, group: Group) -> None:
+        """Check what single fields need beside them."""
+        fields = self.input_representations
+        for categories, field in (("node_categories", "node_features"), ("edge_categories", "edge_features")):
+            if getattr(self, categories) and field not in fields:
+                raise ValueError(
+                    f"{categories}: expected None, as the inputs {', '.join(fields)} have no {field}, got "
+                    f"{getattr(self, categories)}. Add {field} to inputs, or leave {categories} out."
+                )
+        if "pixel_values" in fields and len(fields) > 1:
+            raise ValueError(f"inputs: expected pixel_values alone, got {', '.join(fields)}. Leave the others out.")
+        if "pair_features" not in fields:
+            return
+        channels = fields["pair_features"].num_channels
+        if channels not in (1, 2):
+            raise ValueError(
+                "inputs['pair_features']: expected 'n n 1' (the squared distance) or 'n n 2' (and the product of the charges), "
+                f"got {self.inputs['pair_features']!r}."
+            )
+        if group.dimension is None:
+            raise ValueError(
+                f"inputs: pair_features are made of positions, so expected a group that acts on points, such as "
+                f"'{self.group} x E(3)', got {self.group!r}."
+            )
+        if channels == 2 and "charges" in fields and fields["charges"].num_channels != 1:
+            raise ValueError(
+                f"inputs['charges']: expected 'n 1' beside pair_features 'n n 2', which are made of one charge per node, got "
+                f"{self.inputs['charges']!r}."
+            )
 
     def _default_inputs(self, group: Group) -> dict[str, str]:
         node_features = {"node_features": f"n {sum(self.node_categories) if self.node_categories else 1}"}

@@ -18,11 +18,11 @@ _SCALARS = {bool: "a bool", int: "an int", float: "a number", str: "a str"}
 
 
 @cache
-def field_types(owner: type) -> dict[str, Any]:
-    """The annotation of every field of a dataclass, those of its base classes too.
+def field_types(owner: Any) -> dict[str, Any]:
+    """The annotation of every field of a dataclass, those of its base classes too, or of every argument of a function.
 
     Args:
-        owner: The dataclass.
+        owner: The dataclass or function.
 
     Returns:
         `dict`: By name.

@@ -1,5 +1,6 @@
 """Task heads: a symmetrized model with the loss and the output type of a task."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,21 +76,31 @@ def shows_inputs(forward: Callable[..., Any]) -> Callable[..., Any]:
 class LPSTaskModel(LPSPreTrainedModel):
     """What all heads share. The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
 
-    Subclasses define `output_axes`, what `config.output` may look like, `read` where the prediction is a part of the output, and
-    `task_loss`. With `config.sample_loss="mean_of_losses"` the loss in training is that of every sample, averaged.
+    Subclasses define `output_axes`, what `config.output` may look like, `default_output` where it is not `num_labels` numbers,
+    `read` where the prediction is a part of the output, and `task_loss`. With `config.sample_loss="mean_of_losses"` the loss in
+    training is that of every sample, averaged.
 
     Args:
         config: The configuration.
 
     Raises:
-        ValueError: If the configuration's output does not fit the task.
+        ValueError: If the configuration's inputs, output or problem type do not fit the task.
     """
 
     output_axes: tuple[str, ...]
+    reads_images = False
+    problem_types: tuple[str, ...] = ("single_label_classification", "multi_label_classification", "regression")
     loss_inputs: tuple[str, ...] = ("node_mask",)
     """The inputs that `read` and `task_loss` need."""
 
     def __init__(self, config: LPSConfig) -> None:
+        self._check_inputs(config)
+        if config.output is None and (fields := self.default_output(config)):
+            # A copy: another head may be made of the same configuration.
+            config = copy.deepcopy(config)
+            for name, value in fields.items():
+                setattr(config, name, value)
+            config.validate_lps()
         super().__init__(config)
         output = config.output_representation
         axes = " ".join("c" if isinstance(axis, int) else axis for axis in output.axes)
@@ -106,6 +117,35 @@ class LPSTaskModel(LPSPreTrainedModel):
         self.lps = LPSModel(config)
         self.supports_gradient_checkpointing = self.lps.supports_gradient_checkpointing
         self.post_init()
+
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """The fields of a configuration that follow from `num_labels` where `output` is not given.
+
+        Args:
+            config: The configuration.
+
+        Returns:
+            `dict`: `output`, and what belongs to it; nothing where it is `num_labels` invariant numbers.
+        """
+        return {}
+
+    @classmethod
+    def _check_inputs(cls, config: LPSConfig) -> None:
+        reads_images = "pixel_values" in config.inputs
+        if reads_images and not cls.reads_images:
+            raise ValueError(
+                f"group: {cls.__name__} reads graphs or points, so expected a group such as 'S_n' or 'S_n x E(3)', got "
+                f"{config.group!r}, which turns images. Use LPSForImageClassification for those."
+            )
+        if cls.reads_images and not reads_images:
+            raise ValueError(
+                f"group: {cls.__name__} reads images, so expected one that turns them, such as 'C_4' or 'D_4', got "
+                f"{config.group!r} with the inputs {', '.join(config.inputs)}."
+            )
+        if config.problem_type not in (None, *cls.problem_types):
+            expected = " or ".join(map(repr, cls.problem_types))
+            raise ValueError(f"problem_type: {cls.__name__} expects {expected}, got {config.problem_type!r}.")
 
     @shows_inputs
     @can_return_tuple
@@ -222,6 +262,7 @@ class LPSForNodeClassification(LPSTaskModel):
     """
 
     output_axes = ("n c", "n n c")
+    problem_types = ("single_label_classification",)
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)
@@ -239,6 +280,11 @@ class LPSForNodeClassification(LPSTaskModel):
     def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
         """See `LPSPreTrainedModel.config_defaults`."""
         return {"output": f"n {config_kwargs.get('num_labels', 2)}", **config_kwargs}
+
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """See `LPSTaskModel.default_output`: `num_labels` numbers per node."""
+        return {"output": f"n {config.num_labels}"}
 
 
 class LPSForLinkPrediction(LPSTaskModel):
@@ -297,6 +343,11 @@ class LPSForLinkPrediction(LPSTaskModel):
         """See `LPSPreTrainedModel.config_defaults`."""
         return {"output": "n n 1", "num_labels": 1, **config_kwargs}
 
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """See `LPSTaskModel.default_output`: one number per pair, whatever transformers' own default of `num_labels` is."""
+        return {"output": "n n 1", "num_labels": 1} if config.num_labels <= 2 else {"output": f"n n {config.num_labels}"}
+
 
 class LPSForParticleDynamics(LPSTaskModel):
     """Prediction of the later positions of particles.
@@ -316,6 +367,12 @@ class LPSForParticleDynamics(LPSTaskModel):
         """See `LPSPreTrainedModel.config_defaults`."""
         return {"group": "S_n x E(3)", **PARTICLE_DEFAULTS, **config_kwargs}
 
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """See `LPSTaskModel.default_output`: positions, as a displacement from those of the input where it has them."""
+        residual = config.residual or ("positions" if "positions" in config.inputs else None)
+        return {"output": "n p", "residual": residual}
+
 
 class LPSForImageClassification(LPSTaskModel):
     """Image classification by any classifier of transformers, made invariant to turns, and reflections, of the image.
@@ -325,6 +382,7 @@ class LPSForImageClassification(LPSTaskModel):
     """
 
     output_axes = ("c",)
+    reads_images = True
     main_input_name = "pixel_values"
 
     def __init__(self, config: LPSConfig) -> None:

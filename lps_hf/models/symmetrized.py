@@ -16,6 +16,7 @@ from .distributions import EquivariantDistribution, Noise
 from .error_bars import NO_PRIOR, VariancePrior, confidence_interval, fit_variance_prior
 from .frames import laplacian_frame_ranks
 from .groups import get_group
+from .interfaces import check_output
 from .representations import Batch, Field, Representation
 from .samplers import check_whole_groups
 from .symmetrization import StoppingRule, Symmetrization, entries_of, mask_nodes
@@ -111,6 +112,7 @@ class Symmetrized(nn.Module):
         self.output = Representation.parse(output)
         for name, axes in (*self.inputs.items(), ("output", self.output)):
             self.group.check_acts_on(axes, name if name == "output" else f"inputs[{name!r}]")
+        check_output(self.output, self.inputs)
         self.num_samples, self.num_eval_samples, self.tolerance = num_samples, num_eval_samples, tolerance
         self.min_eval_samples, self.max_eval_samples = min_eval_samples, max_eval_samples
         self.samples_per_pass = samples_per_pass

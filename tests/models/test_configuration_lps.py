@@ -163,15 +163,15 @@ VALUE_ERRORS = {
     ),
     "positions of a group that turns vectors only": (
         {"group": "O(3)", "inputs": {"node_features": "n 1"}},
-        r"inputs: the learned distribution of O\(3\) reads vectors, so expected a field such as positions 'n p'",
+        r"inputs: the group O\(3\) acts on axes 'v' \(vector\), 'p' \(point\), so expected an input with one, as 'n v' has",
     ),
     "frame without vectors": (
         {"group": "O(3)", "inputs": {"node_features": "n 1"}, "distribution": "frame"},
-        r"inputs: the frame distribution of O\(3\) reads vectors",
+        r"inputs: the group O\(3\) acts on axes 'v' \(vector\)",
     ),
     "turns without images": (
         {"group": "C_4", "inputs": {"node_features": "n 1"}},
-        r"inputs: the group C_4 turns images, so expected pixel_values 'c h w'",
+        r"inputs: the group C_4 acts on axes 'h' \(image height\), .* as '3 h w' has, got node_features 'n 1'",
     ),
     "charges of vectors": (
         {"group": "S_n x E(3)", "inputs": {"positions": "n p", "charges": "n v"}},
