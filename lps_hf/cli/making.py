@@ -83,21 +83,20 @@ def _add_symmetrize_arguments(parser: ArgumentParser) -> None:
 def _run_symmetrize(options: Namespace) -> Outcome:
     from transformers import set_seed
 
-    from lps_hf.data.rows import infer_config, load_dataset_for
+    from lps_hf.data.rows import load_dataset_for
     from lps_hf.hub.checkpoints import save_checkpoint
     from lps_hf.models.processing_lps import LPSProcessor
     from lps_hf.training.tasks import TASKS
 
     if Path(options.backbone).is_absolute() and not Path(options.backbone).is_dir():  # and so no Hub id
         raise FileNotFoundError(f"backbone: expected a Hub id or a folder, got {options.backbone}, which does not exist.")
-    fields: dict[str, Any] = {}
+    splits = None
     if options.dataset_name is not None:
         splits = load_dataset_for(options.task, options.dataset_name, options.dataset_config_name)
-        fields |= infer_config(options.task, splits, options.problem_type)
-    fields |= {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
+    fields: dict[str, Any] = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
     fields |= dict(map(_parse_setting, options.set))
     set_seed(options.seed)
-    model = TASKS[options.task].from_backbone_pretrained(options.backbone, revision=options.revision, **fields)
+    model = TASKS[options.task].from_backbone_pretrained(options.backbone, dataset=splits, revision=options.revision, **fields)
     if options.task == "image-classification":
         processor = LPSProcessor.from_backbone_pretrained(options.backbone, model.config, revision=options.revision)
     else:

@@ -191,6 +191,24 @@ class LPSConfig(PreTrainedConfig):
         self.validate_lps()
 
     @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `config.json`, as `PreTrainedConfig.get_config_dict`, but refuse that of another model.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder.
+            kwargs: See there.
+
+        Returns:
+            Its content, and the arguments that were not used.
+
+        Raises:
+            ValueError: If it is the configuration of a plain backbone.
+        """
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_is_symmetrized(str(pretrained_model_name_or_path), config_dict.get("model_type", cls.model_type))
+        return config_dict, unused
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LPSConfig":
         """Read what was saved, as `PreTrainedConfig.from_dict` does: keys that nobody here knows become attributes.
 
@@ -204,6 +222,7 @@ class LPSConfig(PreTrainedConfig):
         Returns:
             The configuration, or with `return_unused_kwargs=True` a tuple of it and the arguments it has no field for.
         """
+        check_is_symmetrized("config_dict", config_dict.get("model_type", cls.model_type))
         known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
         unknown = sorted(set(kwargs) - known - _LOADING_KEYS)
         if unknown and not kwargs.get("return_unused_kwargs"):
@@ -461,6 +480,26 @@ class LPSConfig(PreTrainedConfig):
     def output_representation(self) -> Representation:
         """The parsed axis string of the output; `num_labels` invariant numbers unless `output` says otherwise."""
         return Representation.parse(self.output if self.output is not None else str(self.num_labels))
+
+
+def check_is_symmetrized(argument: str, config: Any) -> None:
+    """Refuse a plain backbone where a symmetrized model is wanted.
+
+    Args:
+        argument: What was given, for the message: an argument, or where a model lies.
+        config: Its configuration, or the `model_type` of that.
+
+    Raises:
+        ValueError: Saying how to symmetrize it.
+    """
+    # By the string and not by the class: that of a checkpoint that came with its code is another one.
+    model_type = config if isinstance(config, str) else getattr(config, "model_type", type(config).__name__)
+    if model_type != LPSConfig.model_type:
+        raise ValueError(
+            f"{argument}: expected a symmetrized model (model_type {LPSConfig.model_type!r}), got a plain {model_type!r}. To "
+            "make it equivariant, use from_backbone_pretrained, as in LPSForGraphClassification.from_backbone_pretrained, or "
+            "`lps-hf symmetrize`."
+        )
 
 
 def make_backbone_config(values: dict[str, Any]) -> PreTrainedConfig:

@@ -6,9 +6,9 @@ The annotations are the one list of what type a field has: a new field is checke
 import ast
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def check_fields(instance: Any, owner: type | None = None) -> None:
     Raises:
         TypeError: Naming the field, what was expected and what was given.
     """
-    types_of = field_types(type(instance))
+    types_of = field_types(cast(Hashable, type(instance)))
     for name in types_of if owner is None else owner.__annotations__:
         if hasattr(instance, name):
             value = getattr(instance, name)

@@ -231,7 +231,7 @@ _EUCLIDEAN = (OrthogonalGroup, SpecialOrthogonalGroup, EuclideanGroup, SpecialEu
 _PLANE = (CyclicGroup, DihedralGroup)
 
 
-def interface_class(group: Group) -> type:
+def interface_class(group: Group) -> Any:
     """The network that scores a group.
 
     Raises:
@@ -291,11 +291,11 @@ def check_symmetry(group: Group, inputs: Mapping[str, Representation], distribut
             f"'n p', with at most one node axis, got {given}. Add one, or choose distribution 'haar'."
         )
     if permutes and not turns_vectors:
-        for name, axes in inputs.items():
-            if axes.count("n") == 2 and axes.axes[:2] != ("n", "n"):
+        for name, field in inputs.items():
+            if field.count("n") == 2 and field.axes[:2] != ("n", "n"):
                 raise ValueError(
                     f"inputs[{name!r}]: the {distribution} distribution of {group.name} reads edges, so expected the node axes "
-                    f"first, as in 'n n 3', got {str(axes)!r}. Permute the tensor, or choose distribution 'haar'."
+                    f"first, as in 'n n 3', got {str(field)!r}. Permute the tensor, or choose distribution 'haar'."
                 )
     if network is GraphInterface and not any(axes.count("n") in (1, 2) for axes in inputs.values()):
         raise ValueError(

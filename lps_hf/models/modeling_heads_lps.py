@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,11 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_lps import LPSConfig
+from .configuration_lps import LPSConfig, check_is_symmetrized
 from .error_bars import confidence_interval
+from .inferred_config import PARTICLE_DEFAULTS, Columns, as_splits, infer_config
 from .losses import check_pairs, invariant_loss, node_loss, pair_loss, position_loss
 from .modeling_lps import LPSModel, LPSModelOutput, LPSPreTrainedModel
-
-PARTICLE_DEFAULTS = {
-    "inputs": {"positions": "n p", "velocities": "n v", "pair_features": "n n 2"},
-    "output": "n p",
-    "residual": "positions",
-}
 
 
 @dataclass
@@ -87,6 +82,8 @@ class LPSTaskModel(LPSPreTrainedModel):
         ValueError: If the configuration's inputs, output or problem type do not fit the task.
     """
 
+    task: str
+    """The task whose rows `infer_config` reads."""
     output_axes: tuple[str, ...]
     reads_images = False
     problem_types: tuple[str, ...] = ("single_label_classification", "multi_label_classification", "regression")
@@ -119,6 +116,25 @@ class LPSTaskModel(LPSPreTrainedModel):
         self.post_init()
 
     @classmethod
+    def infer_config(
+        cls, dataset: Any, problem_type: str | None = None, column_mapping: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.infer_config`."""
+        return infer_config(cls.task_of(as_splits(dataset, column_mapping)), dataset, problem_type, column_mapping)
+
+    @classmethod
+    def task_of(cls, splits: Mapping[str, Columns]) -> str:
+        """The task of rows that this head is made for.
+
+        Args:
+            splits: The splits of a data set.
+
+        Returns:
+            `str`: A key of `TASK_COLUMNS`.
+        """
+        return cls.task
+
+    @classmethod
     def default_output(cls, config: LPSConfig) -> dict[str, Any]:
         """The fields of a configuration that follow from `num_labels` where `output` is not given.
 
@@ -132,7 +148,8 @@ class LPSTaskModel(LPSPreTrainedModel):
 
     @classmethod
     def _check_inputs(cls, config: LPSConfig) -> None:
-        reads_images = "pixel_values" in config.inputs
+        check_is_symmetrized("config", config)
+        inputs, reads_images = config.input_representations, "pixel_values" in config.input_representations
         if reads_images and not cls.reads_images:
             raise ValueError(
                 f"group: {cls.__name__} reads graphs or points, so expected a group such as 'S_n' or 'S_n x E(3)', got "
@@ -141,7 +158,7 @@ class LPSTaskModel(LPSPreTrainedModel):
         if cls.reads_images and not reads_images:
             raise ValueError(
                 f"group: {cls.__name__} reads images, so expected one that turns them, such as 'C_4' or 'D_4', got "
-                f"{config.group!r} with the inputs {', '.join(config.inputs)}."
+                f"{config.group!r} with the inputs {', '.join(inputs)}."
             )
         if config.problem_type not in (None, *cls.problem_types):
             expected = " or ".join(map(repr, cls.problem_types))
@@ -221,7 +238,16 @@ class LPSForGraphClassification(LPSTaskModel):
     on those, `logits` and labels are in the data's unit.
     """
 
+    task = "graph-classification"
     output_axes = ("c",)
+
+    @classmethod
+    def task_of(cls, splits: Mapping[str, Columns]) -> str:
+        """See `LPSTaskModel.task_of`: rows with positions and no edges are molecules, or point clouds without features."""
+        rows = next(iter(splits.values()))
+        if cls.task != "graph-classification" or "positions" not in rows or "edge_index" in rows:
+            return cls.task
+        return "molecule-regression" if "node_feat" in rows else "point-cloud-classification"
 
     def _task_output(self, outputs: LPSModelOutput, labels: Tensor | None, inputs: dict[str, Any]) -> LPSTaskOutput:
         mean, std = (getattr(self.config, name) for name in ("label_mean", "label_std"))
@@ -247,6 +273,8 @@ class LPSForGraphClassification(LPSTaskModel):
 class LPSForPointCloudClassification(LPSForGraphClassification):
     """`LPSForGraphClassification` for sets of points, with `S_n x SO(3)` unless the configuration says otherwise."""
 
+    task = "point-cloud-classification"
+
     @classmethod
     def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
         """See `LPSPreTrainedModel.config_defaults`."""
@@ -261,6 +289,7 @@ class LPSForNodeClassification(LPSTaskModel):
     configuration weighs classes by their absence in the batch.
     """
 
+    task = "node-classification"
     output_axes = ("n c", "n n c")
     problem_types = ("single_label_classification",)
 
@@ -294,6 +323,7 @@ class LPSForLinkPrediction(LPSTaskModel):
     ordered pair. Labels are `(batch, pairs)` float, 1 for a link and 0 for none, NaN ignored.
     """
 
+    task = "link-prediction"
     output_axes = ("n n c",)
     loss_inputs = ("node_mask", "pair_index")
 
@@ -346,7 +376,7 @@ class LPSForLinkPrediction(LPSTaskModel):
     @classmethod
     def default_output(cls, config: LPSConfig) -> dict[str, Any]:
         """See `LPSTaskModel.default_output`: one number per pair, whatever transformers' own default of `num_labels` is."""
-        return {"output": "n n 1", "num_labels": 1} if config.num_labels <= 2 else {"output": f"n n {config.num_labels}"}
+        return {"output": "n n 1", "num_labels": 1} if config.num_labels in (1, 2) else {"output": f"n n {config.num_labels}"}
 
 
 class LPSForParticleDynamics(LPSTaskModel):
@@ -356,6 +386,7 @@ class LPSForParticleDynamics(LPSTaskModel):
     base function predicts displacements, which are added to the input positions (`residual="positions"`).
     """
 
+    task = "particle-dynamics"
     output_axes = ("n p", "n v")
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
@@ -370,7 +401,7 @@ class LPSForParticleDynamics(LPSTaskModel):
     @classmethod
     def default_output(cls, config: LPSConfig) -> dict[str, Any]:
         """See `LPSTaskModel.default_output`: positions, as a displacement from those of the input where it has them."""
-        residual = config.residual or ("positions" if "positions" in config.inputs else None)
+        residual = config.residual or ("positions" if "positions" in config.input_representations else None)
         return {"output": "n p", "residual": residual}
 
 
@@ -381,6 +412,7 @@ class LPSForImageClassification(LPSTaskModel):
     `(batch,)` int64, -100 ignored.
     """
 
+    task = "image-classification"
     output_axes = ("c",)
     reads_images = True
     main_input_name = "pixel_values"

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.base import Pipeline
 
+from .column_mapping import rename_columns
 from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
 from .error_bars import check_level, probability_interval, student_quantile
 from .links import apply_link
@@ -106,7 +107,10 @@ class LPSPipeline(Pipeline):
     def __init__(self, model: Any, *, processor: Any = None, image_processor: Any = None, **kwargs: Any) -> None:
         config = model.config
         if getattr(config, "model_type", None) != LPSConfig.model_type:
-            raise TypeError(f"model: expected a symmetrized model such as {self.head.__name__}, got {type(model).__name__}.")
+            raise TypeError(
+                f"model: expected a symmetrized model such as {self.head.__name__}, got {type(model).__name__}. Make one of a "
+                f"plain backbone with {self.head.__name__}.from_backbone_pretrained."
+            )
         if label_kind(config.output_representation, config.inputs) != self.kind:
             raise ValueError(
                 f"model: expected {self.head.__name__} or the like, got {type(model).__name__} with the inputs "
@@ -227,7 +231,7 @@ class LPSPipeline(Pipeline):
 
     def preprocess(self, input_: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
         """Check a row, make tensors of it, and draw its noise where its number of samples is known."""
-        row, seed = input_, parameters.get("seed", 0)
+        row, seed = rename_columns(input_, self.processor.column_mapping or {}), parameters.get("seed", 0)
         unlabelled = {key: value for key, value in row.items() if key not in _LABELS and key != "edge_label_index"}
         inputs = dict(self.processor([unlabelled], return_tensors="pt"))
         pairs = None

@@ -160,7 +160,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
 
 def _read_backbone_config(values: dict[str, Any]) -> dict[str, Any]:
     """The backbone's configuration of a recipe, with the types that its family declares."""
-    family = values.get("model_type")
+    family = str(values.get("model_type"))
     if family not in BASE_NETWORK_CONFIGS and family not in CONFIG_MAPPING:
         return values  # whoever makes the configuration says which there are
     types = field_types(BASE_NETWORK_CONFIGS[family] if family in BASE_NETWORK_CONFIGS else CONFIG_MAPPING[family])
