@@ -86,6 +86,7 @@ def _run_symmetrize(options: Namespace) -> Outcome:
     from lps_hf.data.rows import load_dataset_for
     from lps_hf.hub.checkpoints import save_checkpoint
     from lps_hf.models.processing_lps import LPSProcessor
+    from lps_hf.models.random_state import unchanged_random_state
     from lps_hf.training.tasks import TASKS
 
     if Path(options.backbone).is_absolute() and not Path(options.backbone).is_dir():  # and so no Hub id
@@ -95,8 +96,11 @@ def _run_symmetrize(options: Namespace) -> Outcome:
         splits = load_dataset_for(options.task, options.dataset_name, options.dataset_config_name)
     fields: dict[str, Any] = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
     fields |= dict(map(_parse_setting, options.set))
-    set_seed(options.seed)
-    model = TASKS[options.task].from_backbone_pretrained(options.backbone, dataset=splits, revision=options.revision, **fields)
+    with unchanged_random_state():
+        set_seed(options.seed)
+        model = TASKS[options.task].from_backbone_pretrained(
+            options.backbone, dataset=splits, revision=options.revision, **fields
+        )
     if options.task == "image-classification":
         processor = LPSProcessor.from_backbone_pretrained(options.backbone, model.config, revision=options.revision)
     else:

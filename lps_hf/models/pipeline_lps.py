@@ -168,7 +168,9 @@ class LPSPipeline(Pipeline):
         rows: Any = list(enumerate(inputs)) if isinstance(inputs, list) else _Stream(enumerate(inputs))
         workers = num_workers if isinstance(inputs, list) else min(num_workers, 1)  # several would all read the same rows
         prepare = partial(self._prepare, **preprocess_params)
-        for batch in DataLoader(rows, batch_size=batch_size, num_workers=workers, collate_fn=prepare):
+        # A generator of its own: the loader would draw the seed of its workers from the state that all share.
+        options: dict[str, Any] = {"num_workers": workers, "collate_fn": prepare, "generator": torch.Generator()}
+        for batch in DataLoader(rows, batch_size=batch_size, **options):
             outputs = self.forward(batch, **forward_params)
             for number in range(len(batch["seeds"])):
                 result = {key: None if part is None else part[number] for key, part in outputs.items()}

@@ -333,7 +333,7 @@ class LPSProcessor(ProcessorMixin):
     def _check_structure(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Nodes, edges and what they carry, by batch key."""
         if self._point_widths:
-            checked = check_points(row, where, self._point_widths, self.max_nodes)
+            checked = check_points(row, where, self._point_widths, self.max_nodes, self.inputs)
             if self._reads_edges:
                 checked["edge_index"] = check_index(row, "edge_index", where, checked["num_nodes"])
         else:

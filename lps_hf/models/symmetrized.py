@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import load_torch_model, parse_local_safetensors_file_metadata, save_torch_model
 from torch import Tensor, nn
 
+from .batches import check_finite
 from .configuration_lps import check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
 from .error_bars import NO_PRIOR, VariancePrior, confidence_interval, fit_variance_prior
@@ -336,8 +337,7 @@ class Symmetrized(nn.Module):
         for axis, size in zip(("batch", *axes.axes), tensor.shape, strict=True):
             if axis in ("batch", "n"):
                 sizes[str(axis)] = size
-        if tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
+        check_finite(name, tensor)
 
 
 def symmetrize(
