@@ -29,6 +29,8 @@ from .representations import Batch, Representation
 from .samplers import SAMPLERS, check_whole_groups
 
 Noise = dict[str, Tensor]
+# The kinds that `EquivariantDistribution.forward` knows; another one does not become one of them.
+_DRAWN = ("learned", "canonical", "frame", "haar", "exact", "none")
 
 
 class DistributionSample(NamedTuple):
@@ -115,6 +117,8 @@ class EquivariantDistribution(nn.Module):
         self.set_sampler(sampler, sampler_group_size)
         check_relaxation(noise_scale, temperature, temperature_rule, sinkhorn_iterations)
         check_symmetry(group, inputs, kind)
+        if kind not in _DRAWN:
+            raise ValueError(f"distribution: expected one of {', '.join(map(repr, _DRAWN))}, which are drawn here, got {kind!r}.")
         reads_points = group.has_translations and kind != "none"
         if reads_points and not any(axes.count("p") for axes in self._vector_inputs.values()):
             raise ValueError(

@@ -160,7 +160,7 @@ def _fit(value: Any, kind: Any) -> Any:
             key_kind, item_kind = arguments
             return {checked_value("", key, key_kind): checked_value("", item, item_kind) for key, item in value.items()}
     elif isinstance(origin, type):
-        fits = isinstance(value, origin)
+        fits = isinstance(value, origin) and (origin is str or type(value) is not str)  # a text is no sequence of values
     if not fits:
         raise TypeError
     return value

@@ -46,8 +46,8 @@ class Columns:
             names, self._features = rows.column_names, dict(rows.features)
         else:
             raise TypeError(
-                f"dataset: expected a Dataset, a DatasetDict or a list of rows, got {type(rows).__name__}. Of a stream take the "
-                "first rows: list(stream.take(1000))."
+                f"dataset: expected a Dataset, a DatasetDict or a list of rows, got {type(rows).__name__}. Make rows of graphs "
+                "and molecules with lps_hf.data.to_rows; of a stream take the first ones, list(stream.take(1000))."
             )
         self._column_of = dict(rename_columns({name: name for name in names}, mapping))
 
@@ -310,15 +310,15 @@ def _sizes_of_points(splits: Sequence[Columns]) -> tuple[int, int]:
 
 
 def _stack(column: str, lists: Iterable[Sequence[Sequence[float]] | None]) -> np.ndarray:
-    """Rows of all graphs of one feature column, (rows, features)."""
+    """Rows of all graphs of one feature column, (rows, features); plain lists hold one feature each."""
     try:
         filled = [np.asarray(rows) for rows in lists if rows is not None and len(rows)]
+        filled = [rows[:, None] if rows.ndim == 1 else rows for rows in filled]
         table = np.concatenate(filled) if filled else np.zeros((0, 0), dtype=np.int64)
     except ValueError as error:
         raise ValueError(f"column {column!r}: expected lists of one width, got different ones.") from error
     if table.ndim != 2:
-        got = "a single number" if table.ndim == 1 else "nested lists"
-        raise ValueError(f"column {column!r}: expected a list of features per node or edge, got {got}.")
+        raise ValueError(f"column {column!r}: expected a list of features per node or edge, got nested lists.")
     return table
 
 

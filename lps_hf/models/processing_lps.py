@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 
 from .column_mapping import check_column_mapping, rename_columns
 from .configuration_lps import LPSConfig, check_is_symmetrized
+from .field_types import checked_value, field_types
 from .frames import FRAMES, canonical_labelling_ranks, laplacian_frame_ranks
 from .groups import get_group
 from .representations import Representation
@@ -99,6 +100,10 @@ class LPSProcessor(ProcessorMixin):
         image_processor: Any = None,
         column_mapping: Mapping[str, str] | None = None,
     ) -> None:
+        types, given = field_types(type(self).__init__), locals()
+        for name in types:
+            if name not in ("return", "column_mapping"):
+                checked_value(name, given[name], types[name])
         super().__init__()
         self.column_mapping = check_column_mapping(column_mapping) or None
         self.max_nodes = max_nodes

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig
 
 from lps_hf.data.random_rows import random_rows
+from lps_hf.models import group as group_module
 from lps_hf.models import groups, interfaces
 from lps_hf.models.configuration_base_networks import (
     GINIDBaseConfig,
@@ -192,6 +193,11 @@ def test_a_distribution_that_nothing_draws_from_does_not_draw_as_haar(monkeypatc
     group, inputs = get_group("S_n"), {"x": Representation.parse("n 3")}
     with pytest.raises(ValueError, match="distribution: expected one of .*got 'weighted_frames'"):
         EquivariantDistribution(group, "weighted_frames", inputs)
+    # Nor does one that a group is said to have, and that was forgotten where it is drawn.
+    monkeypatch.setattr(group_module, "DISTRIBUTIONS", (*DISTRIBUTIONS, "weighted_frames"))
+    monkeypatch.setattr(type(group), "distributions", (*DISTRIBUTIONS, "weighted_frames"))
+    with pytest.raises(ValueError, match="distribution: expected one of .* which are drawn here, got 'weighted_frames'"):
+        symmetrize(Sum([2]), "S_n", "n 3", "2", "weighted_frames")
     module = symmetrize(Sum([2]), "S_n", "n 3", "2", "haar")
     module.distribution.kind = "weighted_frames"
     with pytest.raises(NotImplementedError, match="weighted_frames"):

@@ -10,6 +10,7 @@ from lps_hf.models.configuration_base_networks import BASE_NETWORK_CONFIGS
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.field_types import checked_value, field_types, value_from_file, value_from_text
 from lps_hf.models.modeling_lps import LPSModel
+from lps_hf.models.processing_lps import LPSProcessor
 
 WRONG = {bool: "False", int: True, float: "1e-3", str: 3, list: "3", dict: ["a"]}
 CONFIGS = {"lps": LPSConfig, **BASE_NETWORK_CONFIGS}
@@ -58,6 +59,14 @@ def test_options_of_the_interface_and_of_the_backbone_have_types_too():
         LPSConfig(backbone_config={"model_type": "vit", "hidden_size": "32"})
     with pytest.raises(ValueError, match="backbone_config: expected a model_type of transformers, such as 'vit', or 'lps_mlp'"):
         LPSConfig(backbone_config={"model_type": "nope"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_nodes", "64"), ("num_labels", True), ("node_categories", "3"), ("dimension", 2.5)]
+)
+def test_arguments_of_the_processor_have_types_too(name, value):
+    with pytest.raises(TypeError, match=f"^{name}: expected .*got {type(value).__name__} "):
+        LPSProcessor(**{name: value})
 
 
 def test_numbers_of_numpy_become_those_of_python():
