@@ -211,7 +211,7 @@ class Symmetrized(nn.Module):
         Args:
             args: A few dozen inputs, as of `estimate`.
             num_samples: Draws of each.
-            generator: Random source on the input's device.
+            generator: Random source on the input's device. Default: one with a fixed seed.
             kwargs: Inputs by name, and `node_mask`, as of `estimate`.
 
         Returns:
@@ -223,6 +223,8 @@ class Symmetrized(nn.Module):
         if self.distribution.kind in ("exact", "none"):
             raise ValueError(f"distribution {self.distribution.kind!r}: expected one that draws, and has an error bar.")
         batch = self.encode(*args, **kwargs)
+        if generator is None:
+            generator = torch.Generator(batch.node_mask.device).manual_seed(0)
         draws = self.distribution.draws(batch, num_samples, generator=generator, chunk_size=self.samples_per_pass)
         outputs = torch.cat([self.symmetrization.samples(self._call_module, draw.elements, batch) for draw in draws], dim=1)
         self.prior = fit_variance_prior(entries_of(outputs, self.output, batch.node_mask), self.distribution.sampler_group_size)

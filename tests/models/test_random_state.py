@@ -1,5 +1,6 @@
 """Predicting and measuring leave the random states that all share as they were, and say the same whatever these are."""
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from lps_hf import symmetrize
 from lps_hf.cli.main import main
+from lps_hf.evaluation.error_bars import calibrate_error_bars
 from lps_hf.evaluation.prediction import evaluate, predict
 from lps_hf.evaluation.sampling_report import sampling_report
 from lps_hf.hub.loading import load_checkpoint
@@ -53,6 +56,11 @@ def equivariance_of_particles(parts) -> Callable[[], Any]:
     return lambda: equivariance_error(model, batch, num_group_elements=2)
 
 
+def calibration_of_a_module(parts) -> Callable[[], Any]:
+    module, x = symmetrize(torch.nn.Linear(3, 3), "SO(3)", "v", "v"), torch.eye(3)
+    return lambda: module.calibrate(x, num_samples=32).variance
+
+
 ACTIONS = {
     "pipeline": lambda parts: lambda: pipeline_of(parts)(parts[2]),
     "pipeline, streamed": lambda parts: lambda: list(pipeline_of(parts)(iter(parts[2]))),
@@ -67,6 +75,10 @@ ACTIONS = {
     ),
     "equivariance_error, of particles": equivariance_of_particles,
     "assert_equivariant": lambda parts: lambda: assert_equivariant(parts[0], parts[1](parts[2], return_tensors="pt")),
+    "calibrate_error_bars": lambda parts: (
+        lambda: calibrate_error_bars(copy.deepcopy(parts[0]), *parts[1:], num_samples=16).variance
+    ),
+    "Symmetrized.calibrate": calibration_of_a_module,
     "sampling_report": lambda parts: (
         lambda: sampling_report(*parts, "graph-classification", num_rows=2, num_draws=2, max_samples=2)["equivariance"]
     ),
