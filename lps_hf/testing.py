@@ -11,10 +11,10 @@ from lps_hf.models.elements import Element, Permutation, ProductElement
 from lps_hf.models.group import Group
 from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSForNodeClassification
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
-from lps_hf.models.random_state import unchanged_random_state
 from lps_hf.models.representations import Representation
 from lps_hf.models.symmetrization import mask_nodes
 from lps_hf.models.symmetrized import Symmetrized
+from lps_hf.random_state import unchanged_random_state
 
 # How a group acts on the tensors of a batch; what is not named is left alone, and edges are relabelled.
 _BATCH_AXES = {

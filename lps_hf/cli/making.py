@@ -86,7 +86,7 @@ def _run_symmetrize(options: Namespace) -> Outcome:
     from lps_hf.data.rows import load_dataset_for
     from lps_hf.hub.checkpoints import save_checkpoint
     from lps_hf.models.processing_lps import LPSProcessor
-    from lps_hf.models.random_state import unchanged_random_state
+    from lps_hf.random_state import unchanged_random_state
     from lps_hf.training.tasks import TASKS
 
     if Path(options.backbone).is_absolute() and not Path(options.backbone).is_dir():  # and so no Hub id

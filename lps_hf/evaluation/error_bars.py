@@ -13,9 +13,9 @@ from lps_hf.models.configuration_lps import check_num_samples
 from lps_hf.models.error_bars import FEWEST, VariancePrior, fit_variance_prior
 from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.models.random_state import unchanged_random_state
 from lps_hf.models.representations import Representation
 from lps_hf.models.symmetrization import entries_of
+from lps_hf.random_state import unchanged_random_state
 from lps_hf.testing import output_axes
 
 from .prediction import on_device

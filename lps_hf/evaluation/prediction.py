@@ -16,8 +16,8 @@ from lps_hf.data.rows import TASK_COLUMNS, check_task
 from lps_hf.models.configuration_lps import LPSConfig, check_num_samples, check_tolerance
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.models.random_state import unchanged_random_state
 from lps_hf.models.row_labels import label_kind
+from lps_hf.random_state import unchanged_random_state
 
 from .metrics import IGNORED, compute_metrics_for
 

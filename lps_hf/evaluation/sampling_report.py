@@ -18,8 +18,8 @@ from lps_hf.models.error_bars import FEWEST
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.models.random_state import unchanged_random_state
 from lps_hf.models.symmetrization import mask_nodes
+from lps_hf.random_state import unchanged_random_state
 from lps_hf.testing import act_on_batch, equivariance_error, output_axes
 
 from .error_bars import draws_of, prior_of

@@ -17,7 +17,7 @@ from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
-from lps_hf.models.random_state import unchanged_random_state
+from lps_hf.random_state import unchanged_random_state
 
 from .callbacks import ModelCardCallback
 from .hub_pushes import PublishingTrainer

@@ -18,7 +18,7 @@ from lps_hf.evaluation.sampling_report import sampling_report
 from lps_hf.hub.loading import load_checkpoint
 from lps_hf.models.pipeline_lps import GraphClassificationPipeline
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.models.random_state import unchanged_random_state
+from lps_hf.random_state import unchanged_random_state
 from lps_hf.testing import assert_equivariant, equivariance_error
 from lps_hf.training.arguments import LPSTrainingArguments
 from lps_hf.training.trainer import LPSTrainer
