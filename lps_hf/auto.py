@@ -8,6 +8,7 @@ class itself is imported when it is first used. Pipelines likewise.
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -16,10 +17,13 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.configuration_lps import LPSConfig, check_is_symmetrized
 
 _MODELS, _PROCESSORS = "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"
 _PIPELINES = "transformers.pipelines"
+
+# Arguments of `from_pretrained` that say where a configuration lies.
+_WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
 
 # Class, the room it is defined in, its Auto class, and the module of that.
 AUTO_CLASSES = (
@@ -171,14 +175,35 @@ def register() -> None:
         sys.meta_path.insert(0, _RegisterAfterImport())
 
 
+class _OnlyOurs:
+    """Of a readable Auto class: refuses plain backbones, where transformers lists all models, or loads one of another kind."""
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> Any:
+        check_is_symmetrized("config", config)
+        return super().from_config(config, **kwargs)  # type: ignore[misc]
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("config") is not None:
+            check_is_symmetrized("config", kwargs["config"])
+        else:
+            where = {key: kwargs[key] for key in _WHERE if key in kwargs}
+            with suppress(OSError):  # of which transformers says more, or knows more, as of adapters
+                LPSConfig.get_config_dict(name_or_path, **where)
+        return super().from_pretrained(name_or_path, *args, **kwargs)  # type: ignore[misc]
+
+
 def make_alias(name: str) -> type:
     """Make a readable Auto class, such as `lps_hf.AutoModelForGraphClassification`; see `ALIASES`."""
     meaning = ALIASES[name]
     if not meaning.startswith("LPS"):
         parent = getattr(import_module(_MODELS), meaning)
-        return type(name, (parent,), {"__doc__": f"`{meaning}` under a name that says what it is here."})
+        return type(name, (_OnlyOurs, parent), {"__doc__": f"`{meaning}` under a name that says what it is here."})
     factory = import_module("transformers.models.auto.auto_factory")
     mapping = factory._LazyAutoMapping(OrderedDict(), OrderedDict())
-    alias = type(name, (factory._BaseAutoModelClass,), {"_model_mapping": mapping, "__doc__": f"Loads `{meaning}` checkpoints."})
+    alias = type(
+        name, (_OnlyOurs, factory._BaseAutoModelClass), {"_model_mapping": mapping, "__doc__": f"Loads `{meaning}` checkpoints."}
+    )
     alias.register(LPSConfig, LazyClass("lps_hf.models.modeling_heads_lps", meaning))  # type: ignore[attr-defined]
     return alias

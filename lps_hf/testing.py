@@ -14,6 +14,7 @@ from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 from lps_hf.models.representations import Representation
 from lps_hf.models.symmetrization import mask_nodes
 from lps_hf.models.symmetrized import Symmetrized
+from lps_hf.random_state import unchanged_random_state
 
 # How a group acts on the tensors of a batch; what is not named is left alone, and edges are relabelled.
 _BATCH_AXES = {
@@ -151,6 +152,7 @@ def _subject(model: Any, batch: Any) -> Any:
     return _SymmetrizedSubject(model, batch) if isinstance(model, Symmetrized) else _Subject(model, batch)
 
 
+@unchanged_random_state()
 @torch.no_grad()
 def equivariance_error(
     model: LPSPreTrainedModel | Symmetrized,
@@ -173,7 +175,7 @@ def equivariance_error(
         num_samples: Samples of the estimate of φ. Default: the model's `num_eval_samples`.
         symmetrized: False measures the backbone on the stored order, with the same weights.
         coupled: Move the noise along with the nodes.
-        generator: Random source, on the batch's device.
+        generator: Random source, on the batch's device. Default: one with a fixed seed, so that the same is measured again.
 
     Returns:
         `EquivarianceError`.
@@ -188,6 +190,8 @@ def equivariance_error(
     for name, count in (("num_group_elements", num_group_elements), ("num_samples", num_samples)):
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}.")
+    if generator is None:
+        generator = torch.Generator(node_mask.device).manual_seed(0)
     squares, scale = [], 0.0
     was_training = model.training
     model.eval()

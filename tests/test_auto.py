@@ -358,3 +358,17 @@ def test_what_travels_is_allowed():
     source = "import math\nfrom torch.nn import functional as F\nfrom transformers import (\n    AutoModel,\n)\n"
     source += "def read():\n    try:\n        import pyarrow.parquet\n    except ImportError as error:\n        raise error\n"
     assert imports_that_do_not_travel(f"from .groups import get_group\n{source}", {"groups"}) == []
+
+
+@pytest.mark.parametrize("name", lps_hf.auto.ALIASES)
+def test_readable_auto_classes_refuse_plain_models(name, tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 10}
+    config = transformers.BertConfig(**sizes)
+    config.save_pretrained(tmp_path)
+    for load in (
+        lambda alias: alias.from_pretrained(tmp_path),
+        lambda alias: alias.from_pretrained(tmp_path, config=config),
+        lambda alias: alias.from_config(config),
+    ):
+        with pytest.raises(ValueError, match="expected a symmetrized model .* got a plain 'bert'.*from_backbone_pretrained"):
+            load(getattr(lps_hf, name))

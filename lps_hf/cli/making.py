@@ -1,6 +1,5 @@
 """Subcommands that make a checkpoint: quickstart, symmetrize, train, convert."""
 
-import json
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from .command import TASK_NAMES, Command, Outcome, table
 
 _FIELDS = ("group", "distribution", "max_nodes", "node_categories", "edge_categories", "num_labels", "problem_type", "grid_size")
-_SET_HELP = "any other field of LPSConfig; the value is JSON or text; may be given several times"
+_SET_HELP = "any other field of LPSConfig, read by its type, such as centered_padding=true; may be given several times"
 
 
 def _add_quickstart_arguments(parser: ArgumentParser) -> None:
@@ -84,21 +83,24 @@ def _add_symmetrize_arguments(parser: ArgumentParser) -> None:
 def _run_symmetrize(options: Namespace) -> Outcome:
     from transformers import set_seed
 
-    from lps_hf.data.rows import infer_config, load_dataset_for
+    from lps_hf.data.rows import load_dataset_for
     from lps_hf.hub.checkpoints import save_checkpoint
     from lps_hf.models.processing_lps import LPSProcessor
+    from lps_hf.random_state import unchanged_random_state
     from lps_hf.training.tasks import TASKS
 
     if Path(options.backbone).is_absolute() and not Path(options.backbone).is_dir():  # and so no Hub id
         raise FileNotFoundError(f"backbone: expected a Hub id or a folder, got {options.backbone}, which does not exist.")
-    fields: dict[str, Any] = {}
+    splits = None
     if options.dataset_name is not None:
         splits = load_dataset_for(options.task, options.dataset_name, options.dataset_config_name)
-        fields |= infer_config(options.task, splits, options.problem_type)
-    fields |= {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
+    fields: dict[str, Any] = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
     fields |= dict(map(_parse_setting, options.set))
-    set_seed(options.seed)
-    model = TASKS[options.task].from_backbone_pretrained(options.backbone, revision=options.revision, **fields)
+    with unchanged_random_state():
+        set_seed(options.seed)
+        model = TASKS[options.task].from_backbone_pretrained(
+            options.backbone, dataset=splits, revision=options.revision, **fields
+        )
     if options.task == "image-classification":
         processor = LPSProcessor.from_backbone_pretrained(options.backbone, model.config, revision=options.revision)
     else:
@@ -129,10 +131,12 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"--set: expected FIELD=VALUE, such as --set noise_scale=0.5, got {text!r}.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    from lps_hf.models.configuration_lps import LPSConfig
+    from lps_hf.models.field_types import field_types, value_from_text
+
+    # A name that is no field is refused by whoever takes it.
+    types = {**field_types(LPSConfig), "num_labels": int}
+    return name, value_from_text(name, value, types.get(name, Any))
 
 
 SYMMETRIZE = Command(

@@ -36,9 +36,19 @@ def lines_of(results: Sequence[Any]) -> list[dict[str, Any]]:
     Returns:
         `list[dict]`: `row`, for nodes and particles `node`, and what the pipeline tells.
     """
-    lines = [{"row": row, **line} for row, result in enumerate(results) for line in _lines_of_row(result or ())]
+    lines = [{"row": row, **_flat(line)} for row, result in enumerate(results) for line in _lines_of_row(result or ())]
     columns = dict.fromkeys(key for line in lines for key in line)  # a note stands in some of them
     return [{key: line.get(key) for key in columns} for line in lines]
+
+
+def _flat(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with a column for each end of its interval."""
+    if "confidence_interval" not in line:
+        return line
+    low, high = line["confidence_interval"]
+    rest = {key: value for key, value in line.items() if key not in ("confidence_interval", "note")}
+    notes = {key: value for key, value in line.items() if key == "note"}
+    return {**rest, "low": low, "high": high, **notes}
 
 
 def _lines_of_row(result: Any) -> Iterator[dict[str, Any]]:
@@ -47,6 +57,8 @@ def _lines_of_row(result: Any) -> Iterator[dict[str, Any]]:
         for node, (position, error) in enumerate(zip(result["positions"], errors, strict=True)):
             places = {f"x{axis}": value for axis, value in enumerate(position)}
             bars = {f"standard_error_{axis}": value for axis, value in enumerate(error or [None] * len(position))}
+            for name, end in zip(("low", "high"), result.get("confidence_interval", ()), strict=False):
+                bars |= {f"{name}_{axis}": value for axis, value in enumerate(end[node])}
             yield {"node": node, **places, **bars, **({"note": result["note"]} if "note" in result else {})}
         return
     for number, part in enumerate(result):

@@ -88,6 +88,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     _add_sampling_arguments(parser)
     parser.add_argument("--tolerance", type=float, help="draw for each row until the error bars of its scores are that small")
     parser.add_argument("--top_k", type=int, help="how many labels, or pairs, of each row")
+    parser.add_argument("--confidence_level", type=float, help="such as 0.95: add confidence intervals of the scores")
     parser.add_argument("--output", help="file to write: .csv, or .jsonl with one result per line (default: a table on stdout)")
 
 
@@ -103,7 +104,9 @@ def _run_predict(options: Namespace) -> Outcome:
     source = read_source(options, lambda row: predict.preprocess(row, num_samples="auto"))
     rows = source.rows
     sampling = {
-        name: getattr(options, name) for name in ("num_samples", "tolerance", "top_k") if getattr(options, name) is not None
+        name: getattr(options, name)
+        for name in ("num_samples", "tolerance", "top_k", "confidence_level")
+        if getattr(options, name) is not None
     }
     stream = predict((row for row in rows), batch_size=options.batch_size, seed=options.seed, **sampling)
     results = list(tqdm(stream, total=len(rows), desc="Predicting", unit="row"))

@@ -1,5 +1,6 @@
 """Rows of data sets: generators, converters, and the collator; fast reading and batches are in files of their own."""
 
+from lps_hf.models.inferred_config import infer_config
 from lps_hf.models.row_graphs import from_networkx, from_pyg, to_networkx
 from lps_hf.models.row_molecules import MOLECULE_EDGE_CATEGORIES, MOLECULE_NODE_CATEGORIES, from_atoms, from_molecule, from_smiles
 from lps_hf.models.row_sources import to_rows
@@ -26,6 +27,7 @@ __all__ = [
     "from_networkx",
     "from_pyg",
     "from_smiles",
+    "infer_config",
     "inner_symmetric_graphs",
     "mesh_clouds",
     "pattern_graphs",

@@ -15,6 +15,7 @@ from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.models.representations import Representation
 from lps_hf.models.symmetrization import entries_of
+from lps_hf.random_state import unchanged_random_state
 from lps_hf.testing import output_axes
 
 from .prediction import on_device
@@ -22,6 +23,7 @@ from .prediction import on_device
 ROWS_PER_BATCH = 16
 
 
+@unchanged_random_state()
 @torch.no_grad()
 def calibrate_error_bars(
     model: LPSTaskModel,

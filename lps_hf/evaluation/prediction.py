@@ -17,6 +17,7 @@ from lps_hf.models.configuration_lps import LPSConfig, check_num_samples, check_
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.models.row_labels import label_kind
+from lps_hf.random_state import unchanged_random_state
 
 from .metrics import IGNORED, compute_metrics_for
 
@@ -97,6 +98,7 @@ def check_task_of(task: str, model: LPSTaskModel) -> None:
         raise ValueError(f"task: expected {expected!r}, which {type(model).__name__} was made for, got {task!r}.")
 
 
+@unchanged_random_state()
 def predict(
     model: LPSTaskModel,
     processor: LPSProcessor,
@@ -171,6 +173,7 @@ def predict(
     )
 
 
+@unchanged_random_state()
 def evaluate(
     model: LPSTaskModel,
     processor: LPSProcessor,

@@ -19,6 +19,7 @@ from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.models.symmetrization import mask_nodes
+from lps_hf.random_state import unchanged_random_state
 from lps_hf.testing import act_on_batch, equivariance_error, output_axes
 
 from .error_bars import draws_of, prior_of
@@ -66,6 +67,7 @@ def sample_counts(config: LPSConfig, max_samples: int = 32) -> list[int]:
     return sorted(count for count in counts if count <= size or count % size == 0)
 
 
+@unchanged_random_state()
 def sampling_report(
     model: LPSTaskModel,
     processor: LPSProcessor,

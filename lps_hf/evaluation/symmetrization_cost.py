@@ -132,9 +132,11 @@ class CostComparison:
         self.backbone = (backbone or bare_backbone(model.config)).to(self.device).train(train)
         rows = len(self.batch["node_mask"]) * num_samples
         shape = rows, self.backbone.num_tokens, self.backbone.token_size
-        self.tokens = torch.randn(shape, device=self.device, requires_grad=train)
+        generator = torch.Generator(self.device).manual_seed(0)
+        self.tokens = torch.randn(shape, device=self.device, generator=generator, requires_grad=train)
         # Not ones: the gradient of a sum over normalised tokens is rounding error, which gets slow as it gets denormal.
-        self.gradient = torch.randn(1, self.backbone.num_tokens, self.backbone.hidden_size, device=self.device)
+        sizes = 1, self.backbone.num_tokens, self.backbone.hidden_size
+        self.gradient = torch.randn(sizes, device=self.device, generator=generator)
         self.floor_rows = floor_rows or rows
         self._call_model: Any = torch.compile(self.model) if compiled else self.model
         self._call_backbone: Any = torch.compile(self.backbone) if compiled else self.backbone

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -221,6 +222,8 @@ def checkpoint_files(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise ValueError(f"folder: expected a checkpoint folder, found none at {folder}.")
+    with suppress(OSError):  # of which more is said below
+        LPSConfig.get_config_dict(folder)
     missing = [name for name in SETTINGS_FILES if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"folder: expected a checkpoint with {' and '.join(missing)}, found no such file in {folder}.")

@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    AutoModel,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 
@@ -20,6 +26,7 @@ from .base_networks import BASE_NETWORKS
 from .configuration_lps import LPSConfig
 from .groups import get_group
 from .permutations import permute
+from .plane_groups import PlaneGroup
 from .projections import PROJECTIONS, READOUTS, make_projection, resize_axis
 from .representations import EdgeField, Field
 
@@ -63,11 +70,11 @@ class BaseFunction(nn.Module):
         """
         raise NotImplementedError
 
-    def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
-        """Copy the weights of a pretrained checkpoint into the backbone.
+    def load_pretrained(self, pretrained: str | PreTrainedModel, **hub: Any) -> None:
+        """Copy the weights of a pretrained model into the backbone.
 
         Args:
-            name_or_path: Hub id or folder.
+            pretrained: Hub id, folder, or the loaded model.
             hub: `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
@@ -130,8 +137,13 @@ class TokenBase(BaseFunction):
             result = result.unflatten(-1, (self.dimension, -1))
         return result, backbone_output
 
-    def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
+    def load_pretrained(self, pretrained: str | PreTrainedModel, **hub: Any) -> None:
         """Copy the weights of a pretrained transformer; see `BaseFunction.load_pretrained`."""
+        if isinstance(pretrained, PreTrainedModel):
+            # Of a model with a head, what is below it.
+            self.backbone.load_weights_from(getattr(pretrained, pretrained.base_model_prefix, pretrained))
+            return
+        name_or_path = pretrained
         pretrained, missing, _ = _load_quietly(AutoModel, name_or_path, hub)
         missing = {key.removeprefix("vision_model.") for key in missing} & set(self.backbone.model.state_dict())
         _refuse_missing(name_or_path, self.backbone.model.config.model_type, missing)
@@ -151,6 +163,7 @@ class ImageBase(BaseFunction):
         super().__init__()
         backbone_config = config.backbone_config
         assert isinstance(backbone_config, PreTrainedConfig)
+        _check_reads_images(config, backbone_config)
         output = config.output_representation
         if output.letters or output.num_channels != backbone_config.num_labels:
             raise ValueError(
@@ -172,8 +185,12 @@ class ImageBase(BaseFunction):
         output = self.backbone(pixel_values=images.flatten(0, 1).to(weight.dtype), return_dict=True, **kwargs)
         return output.logits.unflatten(0, images.shape[:2]), output
 
-    def load_pretrained(self, name_or_path: str, **hub: Any) -> None:
+    def load_pretrained(self, pretrained: str | PreTrainedModel, **hub: Any) -> None:
         """Copy the weights of a pretrained classifier, its last layer too where the number of classes is the same."""
+        if isinstance(pretrained, PreTrainedModel):
+            self._copy_weights(pretrained)
+            return
+        name_or_path = pretrained
         options = {"num_labels": self.backbone.config.num_labels, "ignore_mismatched_sizes": True, **hub}
         pretrained, missing, mismatched = _load_quietly(AutoModelForImageClassification, name_or_path, options)
         # A last layer that the checkpoint has not, or has for other classes, is new; everything before it must be there.
@@ -181,6 +198,17 @@ class ImageBase(BaseFunction):
         missing |= mismatched
         _refuse_missing(name_or_path, self.backbone.config.model_type, {key for key in missing if key.startswith(prefix)})
         self.backbone.load_state_dict(pretrained.state_dict())
+
+    def _copy_weights(self, pretrained: PreTrainedModel) -> None:
+        """Copy the weights of a loaded model: all but those of a last layer that it has not, or has for other classes."""
+        prefix, own = f"{self.backbone.base_model_prefix}.", self.backbone.state_dict()
+        given = pretrained.state_dict()
+        if not any(key.startswith(prefix) for key in given):  # a model without a head
+            given = {f"{prefix}{key}": weight for key, weight in given.items()}
+        fitting = {key: weight for key, weight in given.items() if key in own and weight.shape == own[key].shape}
+        missing = {key for key in own if key.startswith(prefix) and key not in fitting}
+        _refuse_missing(type(pretrained).__name__, self.backbone.config.model_type, missing)
+        self.backbone.load_state_dict(fitting, strict=False)
 
 
 class NetworkBase(BaseFunction):
@@ -227,6 +255,29 @@ def make_base_function(config: LPSConfig) -> BaseFunction:
     if getattr(config.backbone_config, "model_type", None) in BASE_NETWORKS:
         return NetworkBase(config)
     return TokenBase(config)
+
+
+def _check_reads_images(config: LPSConfig, backbone_config: PreTrainedConfig) -> None:
+    """Refuse a backbone that is no classifier of the images that the group turns."""
+    if type(backbone_config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise ValueError(
+            f"backbone_config: expected an image classifier of transformers, such as 'vit', for the input pixel_values, got "
+            f"{backbone_config.model_type!r}."
+        )
+    channels = config.input_representations["pixel_values"].num_channels
+    expected = getattr(backbone_config, "num_channels", channels)
+    if channels != expected:
+        raise ValueError(
+            f"inputs['pixel_values']: expected '{expected} h w', the channels of the image classifier, got "
+            f"{str(config.input_representations['pixel_values'])!r}. Leave inputs out, or set num_channels of the backbone."
+        )
+    size = getattr(backbone_config, "image_size", None)
+    turns = [factor.num_rotations for factor in get_group(config.group).factors if isinstance(factor, PlaneGroup)]
+    if isinstance(size, list | tuple) and len(set(size)) > 1 and any(number % 4 == 0 for number in turns):
+        raise ValueError(
+            f"group: {config.group} has quarter turns and expects square images, but the image classifier reads {size[0]} x "
+            f"{size[1]}. Choose C_2 or D_2, or a classifier of squares."
+        )
 
 
 def _dense(field: Field, num_nodes: int, num_channels: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .batches import check_finite
 from .configuration_base_networks import GINIDBaseConfig, MLPBaseConfig, PairTransformerBaseConfig, ParticleGNNBaseConfig
 from .interface_networks import GINLayer
 from .representations import Representation
@@ -175,6 +176,9 @@ class GINIDBase(BaseNetwork):
 
     def forward(self, fields: Mapping[str, Tensor], node_mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         nodes, pairs = self.nodes_and_pairs(fields, node_mask)
+        # Every layer multiplies by the weights of edges, so that what is no large number elsewhere overflows here.
+        check_finite("fields with one node axis", nodes, largest=1e6)
+        check_finite("fields with two node axes", pairs, largest=1e9)
         num_nodes = node_mask.shape[1]
         identifiers = torch.eye(num_nodes, self.max_nodes, dtype=nodes.dtype, device=nodes.device)
         hidden = torch.cat([nodes, identifiers.expand(*nodes.shape[:2], -1, -1)], dim=-1)

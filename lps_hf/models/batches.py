@@ -1,6 +1,7 @@
 """The model's batch: checks the tensors of a call and encodes them into fields."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from .configuration_lps import LPSConfig
 from .groups import get_group
 from .representations import Batch, EdgeField, Field
+from .row_checks import LARGEST, largest_number, too_large
 
 NODE_KEYS = ("node_categories", "node_features", "positions", "velocities", "charges")
 
@@ -55,7 +57,7 @@ def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Te
             fields[field] = _pair_features(config, dtype, tensors, node_mask)
         else:
             width = representation.width(get_group(config.group).dimension)
-            fields[field] = _check_numbers(field, tensors.get(field), (*node_mask.shape, width), node_mask, dtype)
+            fields[field] = _check_numbers(field, tensors.get(field), (*node_mask.shape, width), node_mask, dtype, config.inputs)
     return Batch(fields, node_mask, edge_index, edge_mask, tensors.get("frame_ranks"), _coarsest_type(tensors))
 
 
@@ -108,7 +110,7 @@ def _encode_images(config: LPSConfig, dtype: torch.dtype, pixel_values: Tensor |
         raise ValueError(f"pixel_values: expected shape (batch, {channels}, height, width), got {got}.")
     if not pixel_values.is_floating_point():
         raise TypeError(f"pixel_values: expected floating point numbers, got {pixel_values.dtype}. LPSProcessor makes them.")
-    _check_finite("pixel_values", pixel_values)
+    check_finite("pixel_values", pixel_values)
     batch, device = pixel_values.shape[0], pixel_values.device
     no_nodes = torch.ones(batch, 0, dtype=torch.bool, device=device)
     no_edges = torch.zeros(batch, 2, 0, dtype=torch.int64, device=device)
@@ -126,31 +128,57 @@ def _pair_features(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, 
     """Charge product and squared distance of every two nodes, (batch, nodes, nodes, 2), or the distance alone; zero diagonal."""
     channels = config.input_representations["pair_features"].num_channels
     dimension = get_group(config.group).dimension
-    positions = _check_numbers("positions", tensors.get("positions"), (*mask.shape, dimension), mask, dtype)
+    positions = _check_numbers("positions", tensors.get("positions"), (*mask.shape, dimension), mask, dtype, config.inputs)
     pairs = [(positions.unsqueeze(1) - positions.unsqueeze(2)).square().sum(dim=-1)]
     if channels == 2:
-        charges = _check_numbers("charges", tensors.get("charges"), (*mask.shape, 1), mask, dtype)
+        charges = _check_numbers("charges", tensors.get("charges"), (*mask.shape, 1), mask, dtype, config.inputs)
         pairs.insert(0, charges * charges.mT)
     different = ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     valid = different & mask.unsqueeze(1) & mask.unsqueeze(2)
     return torch.stack(pairs, dim=-1).masked_fill(~valid.unsqueeze(-1), 0.0)
 
 
-def _check_numbers(name: str, tensor: Tensor | None, shape: tuple[int | None, ...], mask: Tensor, dtype: torch.dtype) -> Tensor:
+def _check_numbers(
+    name: str,
+    tensor: Tensor | None,
+    shape: tuple[int | None, ...],
+    mask: Tensor,
+    dtype: torch.dtype,
+    inputs: Iterable[str] = (),
+) -> Tensor:
     """A field of real numbers, checked, zero on padding."""
     if tensor is None or tuple(tensor.shape) != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {None if tensor is None else tuple(tensor.shape)}.")
     if not tensor.is_floating_point():
         raise TypeError(f"{name}: expected floating point numbers, got {tensor.dtype}. Call .float().")
-    _check_finite(name, tensor, mask)
+    check_finite(name, tensor, mask, largest_number(name, inputs))
     return tensor.to(dtype).masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
-def _check_finite(name: str, tensor: Tensor, mask: Tensor | None = None) -> None:
-    if tensor.device.type == "cpu" and not torch.compiler.is_compiling():
-        valid = tensor if mask is None else tensor[mask]
-        if not bool(valid.isfinite().all()):
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
+def check_finite(name: str, tensor: Tensor, mask: Tensor | None = None, largest: float = LARGEST) -> None:
+    """Refuse numbers that are not finite, or that overflow where networks square them; on the CPU, where looking is free.
+
+    Args:
+        name: The argument.
+        tensor (`torch.Tensor` of shape `(batch, ...)`): Real or complex numbers.
+        mask (`torch.Tensor` of shape `(batch, nodes)` or `(batch, edges)`): True where they count; `None` for everywhere.
+        largest: How large they may be.
+
+    Raises:
+        ValueError: Naming the argument and the row.
+    """
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or not tensor.numel():
+        return
+    sizes = tensor.detach().abs()
+    if mask is not None:
+        sizes = sizes.masked_fill(~mask.view(*mask.shape, *(1,) * (sizes.dim() - mask.dim())), 0.0)
+    size = sizes.flatten(1).amax(dim=1)
+    if bool((size <= largest).all()):  # NaN is no number that is at most another
+        return
+    row = int((~(size <= largest)).int().argmax())
+    if not math.isfinite(size[row]):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in row {row}. Clean or impute the data.")
+    raise ValueError(too_large(f"{name}: row {row}", float(size[row]), largest))
 
 
 def _check_mask(name: str, mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:

@@ -4,22 +4,36 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from .field_types import check_fields
+
 ACTIVATIONS = ("relu", "tanh")
 
 
 class _BaseNetworkConfig(PreTrainedConfig):
     """Checks that the configurations share."""
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
+        self.check_values()
+        super().__post_init__(**kwargs)
+
+    def check_values(self) -> None:
+        """Check the range of every value.
+
+        Raises:
+            ValueError: Naming the field, what was expected and what was given.
+        """
+        raise NotImplementedError
+
     def _check_sizes(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if value < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}.")
 
     def _check_dropout(self) -> None:
-        value = self.dropout
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise ValueError(f"dropout: expected a number from 0 to below 1, got {value!r}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected a number from 0 to below 1, got {self.dropout!r}.")
 
 
 class MLPBaseConfig(_BaseNetworkConfig):
@@ -30,6 +44,7 @@ class MLPBaseConfig(_BaseNetworkConfig):
         activation (`str`): `"relu"` (EXP-classify) or `"tanh"` (graph separation).
 
     Raises:
+        TypeError: If a value has the wrong type.
         ValueError: If a value is out of range or unknown.
     """
 
@@ -38,14 +53,12 @@ class MLPBaseConfig(_BaseNetworkConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (2048, 4096, 2048, 10)
     activation: str = "relu"
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def check_values(self) -> None:
         sizes = self.hidden_sizes
-        if not isinstance(sizes, list | tuple) or not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        if not sizes or min(sizes) < 1:
             raise ValueError(f"hidden_sizes: expected a list of positive widths such as [64, 128, 64], got {sizes!r}.")
-        self.hidden_sizes = list(sizes)
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation: expected {' or '.join(map(repr, ACTIVATIONS))}, got {self.activation!r}.")
-        super().__post_init__(**kwargs)
 
 
 class GINIDBaseConfig(_BaseNetworkConfig):
@@ -57,6 +70,7 @@ class GINIDBaseConfig(_BaseNetworkConfig):
         dropout (`float`): Dropout inside the layers' MLPs, in training.
 
     Raises:
+        TypeError: If a value has the wrong type.
         ValueError: If a value is out of range.
     """
 
@@ -66,10 +80,9 @@ class GINIDBaseConfig(_BaseNetworkConfig):
     num_layers: int = 3
     dropout: float = 0.0
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def check_values(self) -> None:
         self._check_sizes("hidden_size", "num_layers")
         self._check_dropout()
-        super().__post_init__(**kwargs)
 
 
 class PairTransformerBaseConfig(_BaseNetworkConfig):
@@ -83,6 +96,7 @@ class PairTransformerBaseConfig(_BaseNetworkConfig):
         dropout (`float`): Dropout on tokens, attention weights, hidden layers and in the read-out, in training.
 
     Raises:
+        TypeError: If a value has the wrong type.
         ValueError: If a value is out of range, or the heads do not divide the width.
     """
 
@@ -94,14 +108,13 @@ class PairTransformerBaseConfig(_BaseNetworkConfig):
     intermediate_size: int = 64
     dropout: float = 0.0
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def check_values(self) -> None:
         self._check_sizes("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads: expected a divisor of hidden_size = {self.hidden_size}, got {self.num_attention_heads}."
             )
         self._check_dropout()
-        super().__post_init__(**kwargs)
 
 
 class ParticleGNNBaseConfig(_BaseNetworkConfig):
@@ -112,6 +125,7 @@ class ParticleGNNBaseConfig(_BaseNetworkConfig):
         num_hidden_layers (`int`): Number of message passing layers.
 
     Raises:
+        TypeError: If a value has the wrong type.
         ValueError: If a value is out of range.
     """
 
@@ -120,9 +134,8 @@ class ParticleGNNBaseConfig(_BaseNetworkConfig):
     hidden_size: int = 60
     num_hidden_layers: int = 4
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def check_values(self) -> None:
         self._check_sizes("hidden_size", "num_hidden_layers")
-        super().__post_init__(**kwargs)
 
 
 BASE_NETWORK_CONFIGS: dict[str, type] = {

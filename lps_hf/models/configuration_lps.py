@@ -2,18 +2,20 @@
 
 import math
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
 from .configuration_base_networks import BASE_NETWORK_CONFIGS
 from .error_bars import NO_PRIOR, VariancePrior
+from .field_types import check_fields, checked_value
 from .frames import FRAMES
-from .group import TEMPERATURE_RULES, Group
+from .group import Group, check_relaxation
 from .groups import get_group
-from .interfaces import interface_class
+from .interfaces import check_output, check_symmetry, complete_interface_options, interface_class, vector_inputs
 from .representations import Representation
 from .samplers import check_whole_groups
 
@@ -140,7 +142,7 @@ class LPSConfig(PreTrainedConfig):
     node_categories: list[int] | None = None
     edge_categories: list[int] | None = None
     num_samples: int = 1
-    num_eval_samples: int | str = 10
+    num_eval_samples: int | Literal["auto"] = 10
     tolerance: float = 0.01
     min_eval_samples: int = 20
     max_eval_samples: int = 100
@@ -168,17 +170,15 @@ class LPSConfig(PreTrainedConfig):
         unknown = sorted(key for key in kwargs if key not in _LIBRARY_KEYS)
         if unknown:
             raise ValueError(_unknown_key(unknown[0]))
-        if self.backbone_config is not None and not isinstance(self.backbone_config, dict | PreTrainedConfig):
-            raise TypeError(f"backbone_config: expected a configuration or a dict, got {self.backbone_config!r}.")
+        check_fields(self)
+        if "num_labels" in kwargs and kwargs["num_labels"] is not None:
+            kwargs["num_labels"] = checked_value("num_labels", kwargs["num_labels"], int)
         if isinstance(self.backbone_config, dict):
-            if "model_type" not in self.backbone_config:
-                raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {self.backbone_config}.")
-            own = BASE_NETWORK_CONFIGS.get(self.backbone_config["model_type"])
-            self.backbone_config = own(**self.backbone_config) if own else AutoConfig.for_model(**self.backbone_config)
+            self.backbone_config = make_backbone_config(self.backbone_config)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
         super().__post_init__(**kwargs)
-        group = get_group(self.group)
+        group = self._real_group()
         self._check_categories()
         if self.inputs is None:
             self.inputs = self._default_inputs(group)
@@ -189,6 +189,24 @@ class LPSConfig(PreTrainedConfig):
         if self.temperature is None:
             self.temperature = group.temperature_by(self.temperature_rule)
         self.validate_lps()
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `config.json`, as `PreTrainedConfig.get_config_dict`, but refuse that of another model.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder.
+            kwargs: See there.
+
+        Returns:
+            Its content, and the arguments that were not used.
+
+        Raises:
+            ValueError: If it is the configuration of a plain backbone.
+        """
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_is_symmetrized(str(pretrained_model_name_or_path), config_dict.get("model_type", cls.model_type))
+        return config_dict, unused
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LPSConfig":
@@ -204,6 +222,7 @@ class LPSConfig(PreTrainedConfig):
         Returns:
             The configuration, or with `return_unused_kwargs=True` a tuple of it and the arguments it has no field for.
         """
+        check_is_symmetrized("config_dict", config_dict.get("model_type", cls.model_type))
         known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
         unknown = sorted(set(kwargs) - known - _LOADING_KEYS)
         if unknown and not kwargs.get("return_unused_kwargs"):
@@ -242,12 +261,12 @@ class LPSConfig(PreTrainedConfig):
             ValueError: Saying which argument, what was expected, what was given.
             TypeError: Likewise.
         """
-        group = get_group(self.group)
+        check_fields(self)
+        group = self._real_group()
         group.check_distribution(self.distribution)
         for name, choices in (
             ("frame", FRAMES),
             ("padding_mode", PADDING_MODES),
-            ("temperature_rule", TEMPERATURE_RULES),
             ("sample_loss", SAMPLE_LOSSES),
         ):
             if getattr(self, name) not in choices:
@@ -258,30 +277,25 @@ class LPSConfig(PreTrainedConfig):
         counts = ["max_nodes", "num_samples", "min_eval_samples", "max_eval_samples"] + (
             ["samples_per_pass"] if self.samples_per_pass is not None else []
         )
-        for name, least in (*((name, 1) for name in counts), ("sinkhorn_iterations", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}.")
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}.")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         size = group.sampler_group_size(self.sampler, self.sampler_group_size)
         for name in ("num_samples", "num_eval_samples"):
             if getattr(self, name) != "auto":
                 check_whole_groups(name, getattr(self, name), size)
-        coefficients = ("noise_scale", "entropy_loss_coef", "prior_loss_coef")
+        check_relaxation(self.noise_scale, self.temperature, self.temperature_rule, self.sinkhorn_iterations)
+        coefficients = ("entropy_loss_coef", "prior_loss_coef")
         for name, least, most in (*((name, 0, None) for name in coefficients), ("patch_dropout", 0, 1)):
             value = getattr(self, name)
-            finite = isinstance(value, int | float) and math.isfinite(value)
-            if not finite or value < least or (most is not None and value >= most):
+            if not math.isfinite(value) or value < least or (most is not None and value >= most):
                 bound = f"at least {least}" + (f" and below {most}" if most is not None else "")
                 raise ValueError(f"{name}: expected a number of {bound}, got {value!r}.")
-        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}.")
-        if self.grid_size is not None and (type(self.grid_size) is not int or self.grid_size < 1):
+        if self.grid_size is not None and self.grid_size < 1:
             raise ValueError(f"grid_size: expected a whole number of at least 1 or None, got {self.grid_size!r}.")
         if self.num_labels < 1:
             raise ValueError(f"num_labels: expected at least 1, got {self.num_labels}.")
-        self._check_interface()
+        self._fill_interface_config(group)
         if not isinstance(self.inputs, dict):
             raise TypeError(f"inputs: expected a dict of axis strings by field, got {self.inputs!r}.")
         if not self.inputs:
@@ -306,9 +320,19 @@ class LPSConfig(PreTrainedConfig):
                 f"{', '.join(self.inputs)}. Add the missing one, or leave it False."
             )
 
+    def _real_group(self) -> Group:
+        group = get_group(self.group)
+        if any(factor.acts_on_complex for factor in group.factors):
+            raise ValueError(
+                f"group: expected one that acts on real fields, such as 'O(3)', got {self.group!r}, which acts on complex "
+                f"vectors. A model has none: symmetrize(module, group={self.group!r}, …) takes complex tensors."
+            )
+        return group
+
     def _check_output(self, group: Group) -> None:
         output = self.output_representation
         group.check_acts_on(output, "output")
+        check_output(output, self.input_representations)
         allowed = ("c", "n c", "n n c", "n v", "n p", "v", "p", "n v c", "v c")
         if _pattern(output) not in allowed:
             raise ValueError(
@@ -339,6 +363,7 @@ class LPSConfig(PreTrainedConfig):
             raise ValueError(f"variance_prior: expected 1 or {channels} numbers as variance, got {count}.")
 
     def _check_group_inputs(self, group: Group) -> None:
+        self._check_fields_fit(group)
         fields = self.input_representations.values()
         if group.has_translations and not any(axes.count("p") for axes in fields):
             raise ValueError(
@@ -352,14 +377,49 @@ class LPSConfig(PreTrainedConfig):
                 f"inputs: the {self.distribution} distribution of S_n reads 'node_features', got only {list(self.inputs)}. Add "
                 "it (a constant channel will do), or choose distribution 'haar', 'frame' or 'none'."
             )
-        draws_vectors = self.distribution in ("learned", "canonical", "frame", "exact")
-        if "v" in scores and draws_vectors and not any(axes.letters & {"v", "p"} for axes in fields):
+        check_symmetry(group, self.input_representations, self.distribution)
+        if "edge_features" in self.inputs and "n" not in scores:
             raise ValueError(
-                f"inputs: the {self.distribution} distribution of {group.name} reads vectors, so expected a field such as "
-                f"positions 'n p', got {self.inputs}. Add one, or choose distribution 'haar'."
+                f"inputs: edge_features are read through a permutation of the nodes, so expected a group with S_n, got "
+                f"{self.group!r}. Choose 'S_n x {self.group}', or leave edge_features out."
             )
-        if "g" in scores and not any(axes.count("h") for axes in fields):
-            raise ValueError(f"inputs: the group {group.name} turns images, so expected pixel_values 'c h w', got {self.inputs}.")
+        reads_ranks = "n" in scores and self.distribution in ("frame", "exact") and not vector_inputs(self.input_representations)
+        without_frame = [name for name in ("charges", "pair_features") if name in self.inputs]
+        if reads_ranks and without_frame:
+            raise ValueError(
+                f"inputs: the {self.distribution} distribution of S_n takes the frame of a graph, whose inputs are node_features "
+                f"and edge_features, got {without_frame[0]}. Choose distribution 'haar'."
+            )
+
+    def _check_fields_fit(self, group: Group) -> None:
+        """Check what single fields need beside them."""
+        fields = self.input_representations
+        for categories, field in (("node_categories", "node_features"), ("edge_categories", "edge_features")):
+            if getattr(self, categories) and field not in fields:
+                raise ValueError(
+                    f"{categories}: expected None, as the inputs {', '.join(fields)} have no {field}, got "
+                    f"{getattr(self, categories)}. Add {field} to inputs, or leave {categories} out."
+                )
+        if "pixel_values" in fields and len(fields) > 1:
+            raise ValueError(f"inputs: expected pixel_values alone, got {', '.join(fields)}. Leave the others out.")
+        if "pair_features" not in fields:
+            return
+        channels = fields["pair_features"].num_channels
+        if channels not in (1, 2):
+            raise ValueError(
+                "inputs['pair_features']: expected 'n n 1' (the squared distance) or 'n n 2' (and the product of the charges), "
+                f"got {self.inputs['pair_features']!r}."
+            )
+        if group.dimension is None:
+            raise ValueError(
+                f"inputs: pair_features are made of positions, so expected a group that acts on points, such as "
+                f"'{self.group} x E(3)', got {self.group!r}."
+            )
+        if channels == 2 and "charges" in fields and fields["charges"].num_channels != 1:
+            raise ValueError(
+                f"inputs['charges']: expected 'n 1' beside pair_features 'n n 2', which are made of one charge per node, got "
+                f"{self.inputs['charges']!r}."
+            )
 
     def _default_inputs(self, group: Group) -> dict[str, str]:
         node_features = {"node_features": f"n {sum(self.node_categories) if self.node_categories else 1}"}
@@ -378,26 +438,15 @@ class LPSConfig(PreTrainedConfig):
             if self.distribution in ("learned", "canonical"):
                 raise
             defaults = {}
-        unknown = sorted(set(self.interface_config or {}) - set(defaults))
-        if unknown:
-            raise ValueError(f"interface_config: unknown key {unknown[0]!r}, expected {', '.join(defaults) or 'none'}.")
-        self.interface_config = {**defaults, **(self.interface_config or {})}
+        self.interface_config = complete_interface_options(self.interface_config or {}, defaults)
 
     def _check_categories(self) -> None:
         for name in ("node_categories", "edge_categories"):
             sizes = getattr(self, name)
             if sizes is None:
                 continue
-            if not isinstance(sizes, list | tuple) or not sizes or any(not isinstance(s, int) or s < 1 for s in sizes):
+            if not sizes or min(sizes) < 1:
                 raise ValueError(f"{name}: expected a list of positive category counts such as [5, 6, 2], got {sizes!r}.")
-
-    def _check_interface(self) -> None:
-        for name, value in self.interface_config.items():
-            if name == "dropout":
-                if not isinstance(value, int | float) or not 0 <= value < 1:
-                    raise ValueError(f"interface_config['dropout']: expected a number from 0 to below 1, got {value!r}.")
-            elif type(value) is not int or value < 1:
-                raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
 
     def _check_encoded_channels(self, field: str, categories: list[int] | None, extra: int) -> None:
         if categories and field in self.inputs:
@@ -431,6 +480,53 @@ class LPSConfig(PreTrainedConfig):
     def output_representation(self) -> Representation:
         """The parsed axis string of the output; `num_labels` invariant numbers unless `output` says otherwise."""
         return Representation.parse(self.output if self.output is not None else str(self.num_labels))
+
+
+def check_is_symmetrized(argument: str, config: Any) -> None:
+    """Refuse a plain backbone where a symmetrized model is wanted.
+
+    Args:
+        argument: What was given, for the message: an argument, or where a model lies.
+        config: Its configuration, or the `model_type` of that.
+
+    Raises:
+        ValueError: Saying how to symmetrize it.
+    """
+    # By the string and not by the class: that of a checkpoint that came with its code is another one.
+    model_type = config if isinstance(config, str) else getattr(config, "model_type", type(config).__name__)
+    if model_type != LPSConfig.model_type:
+        raise ValueError(
+            f"{argument}: expected a symmetrized model (model_type {LPSConfig.model_type!r}), got a plain {model_type!r}. To "
+            "make it equivariant, use from_backbone_pretrained, as in LPSForGraphClassification.from_backbone_pretrained, or "
+            "`lps-hf symmetrize`."
+        )
+
+
+def make_backbone_config(values: dict[str, Any]) -> PreTrainedConfig:
+    """Make the configuration of a backbone.
+
+    Args:
+        values: Its fields, `model_type` among them.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: If there is no such family, or a value is out of range.
+        TypeError: If a value has the wrong type.
+    """
+    if "model_type" not in values:
+        raise ValueError(f"backbone_config: expected a 'model_type' key such as 'vit', got {values}.")
+    model_type = values["model_type"]
+    if model_type in BASE_NETWORK_CONFIGS:
+        return BASE_NETWORK_CONFIGS[model_type](**values)
+    if model_type not in CONFIG_MAPPING:
+        own = ", ".join(map(repr, BASE_NETWORK_CONFIGS))
+        raise ValueError(f"backbone_config: expected a model_type of transformers, such as 'vit', or {own}; got {model_type!r}.")
+    try:
+        return AutoConfig.for_model(**values)
+    except StrictDataclassError as error:  # which is no TypeError
+        raise TypeError(f"backbone_config: {' '.join(str(error).split())}") from error
 
 
 def check_num_samples(name: str, value: Any) -> None:

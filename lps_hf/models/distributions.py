@@ -13,15 +13,26 @@ from torch import Tensor, nn
 
 from .elements import Element, Permutation
 from .frames import has_infinite_frame, orders_of_frame, principal_axes, sign_choices
-from .group import Group, check_sample_count, check_tensor
+from .group import Group, check_relaxation, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
-from .interfaces import VectorInterface, centroid, interface_class, vector_channels, vector_errors, vector_inputs
+from .interfaces import (
+    VectorInterface,
+    centroid,
+    check_symmetry,
+    complete_interface_options,
+    interface_class,
+    vector_channels,
+    vector_errors,
+    vector_inputs,
+)
 from .permutations import number_levels
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 from .samplers import SAMPLERS, check_whole_groups
 
 Noise = dict[str, Tensor]
+# The kinds that `EquivariantDistribution.forward` knows; another one does not become one of them.
+_DRAWN = ("learned", "canonical", "frame", "haar", "exact", "none")
 
 
 class DistributionSample(NamedTuple):
@@ -111,7 +122,10 @@ class EquivariantDistribution(nn.Module):
         self.sinkhorn_iterations = sinkhorn_iterations
         self.temperature_rule = temperature_rule
         self.set_sampler(sampler, sampler_group_size)
-        group.check_distribution(kind)
+        check_relaxation(noise_scale, temperature, temperature_rule, sinkhorn_iterations)
+        check_symmetry(group, inputs, kind)
+        if kind not in _DRAWN:
+            raise ValueError(f"distribution: expected one of {', '.join(map(repr, _DRAWN))}, which are drawn here, got {kind!r}.")
         reads_points = group.has_translations and kind != "none"
         if reads_points and not any(axes.count("p") for axes in self._vector_inputs.values()):
             raise ValueError(
@@ -120,7 +134,8 @@ class EquivariantDistribution(nn.Module):
             )
         self.interface: Any = None
         if kind in ("learned", "canonical"):
-            self.interface = interface_class(group)(group, inputs, **(interface_config or {}))
+            network = interface_class(group)
+            self.interface = network(group, inputs, **complete_interface_options(interface_config or {}, network.options))
 
     def set_sampler(self, sampler: str, sampler_group_size: int | None = None) -> None:
         """Draw in another way from now on; the law of each draw, and so what is estimated, stays the same.
@@ -308,13 +323,15 @@ class EquivariantDistribution(nn.Module):
                 sample = self._enumerate(batch, noise)
             elif self.interface is not None:
                 sample = self._draw_learned(batch, noise)
-            else:
+            elif self.kind in ("frame", "haar"):
                 parts = []
                 for factor in self.group.factors:
                     own = noise[factor.name]
                     scores = self._frame_scores(factor, batch, own) if self.kind == "frame" else own
                     parts.append(factor.project(scores, batch.node_mask, own))
                 sample = DistributionSample(self.group.join(parts))
+            else:
+                raise NotImplementedError(f"distribution {self.kind!r}: nothing here says how to draw from it.")
             if self.group.has_translations:
                 moved = self.group.move_to(sample.elements, centroid(batch, self.inputs))
                 sample = sample._replace(elements=moved)

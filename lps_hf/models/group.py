@@ -1,5 +1,6 @@
 """What every group knows: Haar measure, composition, inverse, action, and how scores are turned into its elements."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Generic
 
@@ -7,13 +8,46 @@ import torch
 from torch import Tensor
 
 from .elements import Element, ElementType
+from .field_types import checked_value, field_types
 from .interface_networks import SMALLEST_TOLERANCE
-from .representations import FieldType, Representation
+from .representations import AXIS_MEANINGS, EXAMPLE_GROUPS, FieldType, Representation
 from .samplers import INDEPENDENT, SAMPLERS, Sampler
 
 DISTRIBUTIONS = ("learned", "canonical", "frame", "haar", "exact", "none")
 # τ as it is, on scores of unit L2 norm; or in units of the mean gap between neighbouring scores.
 TEMPERATURE_RULES = ("published", "relative")
+
+
+def check_relaxation(noise_scale: float, temperature: float | None, temperature_rule: str, sinkhorn_iterations: int) -> None:
+    """Refuse impossible settings of what a distribution learns with.
+
+    Args:
+        noise_scale: η.
+        temperature: τ.
+        temperature_rule: What τ is measured in.
+        sinkhorn_iterations: Rounds of the soft matrix.
+
+    Raises:
+        ValueError: If one is out of range.
+        TypeError: If one has the wrong type.
+    """
+    types = field_types(check_relaxation)
+    for name, value in (
+        ("noise_scale", noise_scale),
+        ("temperature", temperature),
+        ("temperature_rule", temperature_rule),
+        ("sinkhorn_iterations", sinkhorn_iterations),
+    ):
+        checked_value(name, value, types[name])
+    if not 0 <= noise_scale < math.inf:
+        raise ValueError(f"noise_scale: expected a number of at least 0, got {noise_scale!r}.")
+    if temperature is None or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: expected a positive number, got {temperature!r}.")
+    if temperature_rule not in TEMPERATURE_RULES:
+        known = ", ".join(map(repr, TEMPERATURE_RULES))
+        raise ValueError(f"temperature_rule: expected one of {known}, got {temperature_rule!r}.")
+    if sinkhorn_iterations < 0:
+        raise ValueError(f"sinkhorn_iterations: expected at least 0, got {sinkhorn_iterations}.")
 
 
 class Group(ABC, Generic[ElementType]):
@@ -33,7 +67,9 @@ class Group(ABC, Generic[ElementType]):
     dimension: int | None = None
     has_translations = False
     default_temperature = 0.1
-    distributions: tuple[str, ...] = DISTRIBUTIONS
+    acts_on_complex = False
+    distributions: tuple[str, ...] = ("haar", "none")
+    """What is possible for any group; the others need a network or a frame that is made for it."""
 
     @property
     def score_letter(self) -> str:
@@ -243,9 +279,11 @@ class Group(ABC, Generic[ElementType]):
         # A node axis is left alone by groups that do not permute it: the base function may do what it likes with it.
         unknown = sorted(representation.letters - self.letters - {"n"})
         if unknown:
+            letter = unknown[0]
             raise ValueError(
-                f"{argument} {str(representation)!r}: the group {self.name} does not act on axis {unknown[0]!r}, only on "
-                f"{', '.join(map(repr, sorted(self.letters)))}. Choose another group or describe the axis as channels."
+                f"{argument} {str(representation)!r}: the group {self.name} does not act on axis {letter!r} "
+                f"({AXIS_MEANINGS[letter]}), only on {', '.join(map(repr, sorted(self.letters)))}. Choose another group, such as "
+                f"{EXAMPLE_GROUPS[letter]!r}, or describe the axis as channels."
             )
 
     def __repr__(self) -> str:

@@ -33,8 +33,12 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         variance = (centred.square() * weights).sum(dim=(0, 1, 2)) / count
         with torch.no_grad():
             unbiased = variance * (count / (count - 1).clamp(min=1))
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            means = self.running_mean.lerp(mean.to(self.running_mean.dtype), self.momentum)
+            variances = self.running_var.lerp(unbiased.to(self.running_var.dtype), self.momentum)
+            # One batch that overflows would leave them NaN or infinite for good. Without a question, which waits for a GPU.
+            is_finite = (means.isfinite() & variances.isfinite()).all()
+            self.running_mean.copy_(torch.where(is_finite, means, self.running_mean))
+            self.running_var.copy_(torch.where(is_finite, variances, self.running_var))
             self.num_batches_tracked.add_(1)
         return torch.addcmul(self.bias, centred, torch.rsqrt(variance + self.eps) * self.weight)
 

@@ -1,19 +1,21 @@
 """Which network q(x, ε) scores the elements of which group: the adapters between a batch of fields and the networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .field_types import checked_value
 from .group import Group
 from .image_interface import ImageInterface
 from .interface_networks import SMALLEST_TOLERANCE, GINInterface
-from .orthogonal_groups import frame_length
-from .plane_groups import PlaneGroup
-from .representations import Batch, Field, Representation
+from .orthogonal_groups import EuclideanGroup, OrthogonalGroup, SpecialEuclideanGroup, SpecialOrthogonalGroup, frame_length
+from .plane_groups import CyclicGroup, DihedralGroup, PlaneGroup
+from .representations import AXIS_MEANINGS, EXAMPLE_FIELDS, Batch, Field, Representation
 from .samplers import INDEPENDENT, Sampler
+from .symmetric_group import SymmetricGroup
 from .vector_neurons import VectorNeuronInterface
 
 # Relative errors of numbers in double precision, which were computed too.
@@ -108,7 +110,13 @@ def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
 
 def vector_inputs(inputs: Mapping[str, Representation]) -> dict[str, Representation]:
     """The fields with a vector or point axis and at most one node axis: those that frames and networks read vectors from."""
-    return {name: axes for name, axes in inputs.items() if axes.letters & {"v", "p"} and axes.count("n") <= 1}
+    vectors = {name: axes for name, axes in inputs.items() if axes.letters & {"v", "p"} and axes.count("n") <= 1}
+    return {name: axes for name, axes in vectors.items() if axes.letters <= {"n", "v", "p"}}
+
+
+def image_inputs(inputs: Mapping[str, Representation]) -> dict[str, Representation]:
+    """The fields that are one image, its channels first: those that networks read."""
+    return {name: axes for name, axes in inputs.items() if axes.axes[-2:] == ("h", "w") and axes.letters == {"h", "w"}}
 
 
 def vector_channels(field: Field, representation: Representation) -> Tensor:
@@ -120,6 +128,12 @@ def vector_channels(field: Field, representation: Representation) -> Tensor:
     moved = field.permute(0, *(1 + place for place in order))
     moved = moved if representation.count("n") else moved.unsqueeze(1)
     return moved if moved.dim() == 4 else moved.unsqueeze(-1)
+
+
+def node_channels(field: Tensor, representation: Representation) -> Tensor:
+    """A field (batch, *axes) with one node axis and no other letter as (batch, nodes, channels)."""
+    moved = field.movedim(1 + representation.axes.index("n"), 1)
+    return moved if moved.dim() == 3 else moved.unsqueeze(-1)
 
 
 def dense_field(batch: Batch, name: str) -> Tensor:
@@ -135,8 +149,8 @@ class GraphInterface(GINInterface):
     options = {"num_layers": 3, "hidden_size": 64, "dropout": 0.0}
 
     def __init__(self, group: Group, inputs: Mapping[str, Representation], **options: Any) -> None:
-        self.names = [name for name, axes in inputs.items() if axes.count("n") == 1 and axes.letters == {"n"}]
-        channels = sum(inputs[name].num_channels for name in self.names)
+        self.inputs = {name: axes for name, axes in inputs.items() if axes.count("n") == 1 and axes.letters == {"n"}}
+        channels = sum(axes.num_channels for axes in self.inputs.values())
         super().__init__(max(channels, 1), **options)
         self.noise_axes = Representation(("n", max(channels, 1)))
 
@@ -150,7 +164,7 @@ class GraphInterface(GINInterface):
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
         precision = dtype or self.head.weight.dtype
-        parts = [dense_field(batch, name).detach().to(precision) for name in self.names]
+        parts = [node_channels(dense_field(batch, name).detach(), axes).to(precision) for name, axes in self.inputs.items()]
         features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(precision)
         features = features.unsqueeze(1)
         if noise is not None:
@@ -299,9 +313,7 @@ class PlaneInterface(ImageInterface):
     noise_axes = None
 
     def __init__(self, group: Group, inputs: Mapping[str, Representation], **options: Any) -> None:
-        self.input_name, axes = next((name, axes) for name, axes in inputs.items() if axes.count("h"))
-        if axes.axes[-2:] != ("h", "w") or len(axes.axes) > 3:
-            raise ValueError(f"inputs[{self.input_name!r}]: expected 'c h w' for a learned distribution, got {str(axes)!r}.")
+        self.input_name, axes = next(iter(image_inputs(inputs).items()))  # `check_symmetry` has seen to it that there is one
         assert isinstance(group, PlaneGroup)
         super().__init__(group, axes.num_channels, **options)
 
@@ -319,22 +331,128 @@ class PlaneInterface(ImageInterface):
         return {name: tolerance * _largest_term(scores[name], self.head.bias)}
 
 
-def interface_class(group: Group) -> type:
+def complete_interface_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the options of an interface network.
+
+    Args:
+        options: Those given.
+        defaults: All that there are; they have the types that the options must have.
+
+    Returns:
+        `dict`: The given ones and the other defaults.
+
+    Raises:
+        ValueError: If there is no such option, or one is out of range.
+        TypeError: If one has the wrong type.
+    """
+    completed = dict(defaults)
+    for name, given in options.items():
+        if name not in defaults:
+            raise ValueError(f"interface_config: unknown key {name!r}, expected {', '.join(defaults) or 'none'}.")
+        value = completed[name] = checked_value(f"interface_config[{name!r}]", given, type(defaults[name]))
+        if isinstance(defaults[name], float) and not 0 <= value < 1:
+            raise ValueError(f"interface_config[{name!r}]: expected a number from 0 to below 1, got {value!r}.")
+        if isinstance(defaults[name], int) and value < 1:
+            raise ValueError(f"interface_config[{name!r}]: expected a whole number of at least 1, got {value!r}.")
+    return completed
+
+
+# By class, and not by the letters of their scores: another group with the same scores acts in another way.
+_EUCLIDEAN = (OrthogonalGroup, SpecialOrthogonalGroup, EuclideanGroup, SpecialEuclideanGroup)
+_PLANE = (CyclicGroup, DihedralGroup)
+
+
+def interface_class(group: Group) -> Any:
     """The network that scores a group.
 
     Raises:
         ValueError: If there is none.
     """
-    letters = sorted(factor.score_letter for factor in group.factors)
-    known: dict[Sequence[str], type] = {
-        ("n",): GraphInterface,
-        ("v",): VectorInterface,
-        ("n", "v"): VectorInterface,
-        ("g",): PlaneInterface,
-    }
-    if tuple(letters) not in known or "learned" not in group.factors[0].distributions:
+    kinds = [type(factor) for factor in group.factors]
+    others = [kind for kind in kinds if kind is not SymmetricGroup]
+    if not others:
+        return GraphInterface
+    if len(others) == 1 and others[0] in _EUCLIDEAN:
+        return VectorInterface
+    if len(kinds) == 1 and kinds[0] in _PLANE:
+        return PlaneInterface
+    raise ValueError(
+        f"group {group.name!r}: no interface network scores it, so distribution 'learned' and 'canonical' are not possible. "
+        "Choose distribution 'haar'."
+    )
+
+
+def check_symmetry(group: Group, inputs: Mapping[str, Representation], distribution: str) -> None:
+    """Refuse a distribution over a group that its inputs do not allow.
+
+    Args:
+        group: The group.
+        inputs: Axes of the input fields.
+        distribution: p(g|x).
+
+    Raises:
+        ValueError: If there is no such distribution on the group, a factor of the group acts on none of the inputs, or the
+            inputs lack what the distribution reads.
+    """
+    group.check_distribution(distribution)
+    given = ", ".join(f"{name} {str(axes)!r}" for name, axes in inputs.items())
+    letters = {letter for axes in inputs.values() for letter in axes.letters}
+    for factor in group.factors:
+        acts_on = {"p"} if factor.has_translations else factor.letters
+        if not acts_on & letters:
+            axes = ", ".join(f"{letter!r} ({meaning})" for letter, meaning in AXIS_MEANINGS.items() if letter in acts_on)
+            example = next(EXAMPLE_FIELDS[letter] for letter in AXIS_MEANINGS if letter in acts_on)
+            raise ValueError(
+                f"inputs: the group {factor.name} acts on axes {axes}, so expected an input with one, as {example!r} has, got "
+                f"{given}. Describe the axes so, or choose a group that acts on the inputs."
+            )
+    if distribution in ("haar", "none"):
+        return
+    permutes = any(isinstance(factor, SymmetricGroup) for factor in group.factors)
+    if distribution in ("frame", "exact") and not all(
+        type(factor) in (SymmetricGroup, *_EUCLIDEAN) or (distribution == "exact" and type(factor) in _PLANE)
+        for factor in group.factors
+    ):
+        raise ValueError(f"distribution: expected 'haar' or 'none' for the group {group.name}, got {distribution!r}.")
+    network = interface_class(group) if distribution in ("learned", "canonical") else None
+    turns_vectors = any(type(factor) in _EUCLIDEAN for factor in group.factors)
+    if turns_vectors and not vector_inputs(inputs):
         raise ValueError(
-            f"group {group.name!r}: no interface network scores it, so distribution 'learned' and 'canonical' are not possible. "
-            "Choose distribution 'haar'."
+            f"inputs: the {distribution} distribution of {group.name} reads vectors, so expected a field such as positions "
+            f"'n p', with at most one node axis, got {given}. Add one, or choose distribution 'haar'."
         )
-    return known[tuple(letters)]
+    if permutes and not turns_vectors:
+        for name, field in inputs.items():
+            if field.count("n") == 2 and field.axes[:2] != ("n", "n"):
+                raise ValueError(
+                    f"inputs[{name!r}]: the {distribution} distribution of {group.name} reads edges, so expected the node axes "
+                    f"first, as in 'n n 3', got {str(field)!r}. Permute the tensor, or choose distribution 'haar'."
+                )
+    if network is GraphInterface and not any(axes.count("n") in (1, 2) for axes in inputs.values()):
+        raise ValueError(
+            f"inputs: the {distribution} distribution of {group.name} reads nodes or edges, so expected a field such as 'n 3' or "
+            f"'n n 3', got {given}. Choose distribution 'haar'."
+        )
+    if network is PlaneInterface and not image_inputs(inputs):
+        raise ValueError(
+            f"inputs: the {distribution} distribution of {group.name} reads images, so expected a field such as '3 h w', got "
+            f"{given}. Choose distribution 'haar' or 'exact'."
+        )
+
+
+def check_output(output: Representation, inputs: Mapping[str, Representation]) -> None:
+    """Refuse an output that has nodes where no input has any.
+
+    Args:
+        output: Axes of the output.
+        inputs: Axes of the input fields.
+
+    Raises:
+        ValueError: If there is no telling how many nodes there are.
+    """
+    if output.count("n") and not any(axes.count("n") for axes in inputs.values()):
+        given = ", ".join(f"{name} {str(axes)!r}" for name, axes in inputs.items())
+        raise ValueError(
+            f"output: expected no node axis 'n', as no input has one, got {str(output)!r} with the inputs {given}. Describe the "
+            "nodes of the inputs, or write their number as channels."
+        )

@@ -1,7 +1,8 @@
 """Task heads: a symmetrized model with the loss and the output type of a task."""
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,11 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_lps import LPSConfig
+from .configuration_lps import LPSConfig, check_is_symmetrized
 from .error_bars import confidence_interval
+from .inferred_config import PARTICLE_DEFAULTS, Columns, as_splits, infer_config
 from .losses import check_pairs, invariant_loss, node_loss, pair_loss, position_loss
 from .modeling_lps import LPSModel, LPSModelOutput, LPSPreTrainedModel
-
-PARTICLE_DEFAULTS = {
-    "inputs": {"positions": "n p", "velocities": "n v", "pair_features": "n n 2"},
-    "output": "n p",
-    "residual": "positions",
-}
 
 
 @dataclass
@@ -75,21 +71,33 @@ def shows_inputs(forward: Callable[..., Any]) -> Callable[..., Any]:
 class LPSTaskModel(LPSPreTrainedModel):
     """What all heads share. The task loss is taken on the mean output of the samples, so it estimates the loss of φ.
 
-    Subclasses define `output_axes`, what `config.output` may look like, `read` where the prediction is a part of the output, and
-    `task_loss`. With `config.sample_loss="mean_of_losses"` the loss in training is that of every sample, averaged.
+    Subclasses define `output_axes`, what `config.output` may look like, `default_output` where it is not `num_labels` numbers,
+    `read` where the prediction is a part of the output, and `task_loss`. With `config.sample_loss="mean_of_losses"` the loss in
+    training is that of every sample, averaged.
 
     Args:
         config: The configuration.
 
     Raises:
-        ValueError: If the configuration's output does not fit the task.
+        ValueError: If the configuration's inputs, output or problem type do not fit the task.
     """
 
+    task: str
+    """The task whose rows `infer_config` reads."""
     output_axes: tuple[str, ...]
+    reads_images = False
+    problem_types: tuple[str, ...] = ("single_label_classification", "multi_label_classification", "regression")
     loss_inputs: tuple[str, ...] = ("node_mask",)
     """The inputs that `read` and `task_loss` need."""
 
     def __init__(self, config: LPSConfig) -> None:
+        self._check_inputs(config)
+        if config.output is None and (fields := self.default_output(config)):
+            # A copy: another head may be made of the same configuration.
+            config = copy.deepcopy(config)
+            for name, value in fields.items():
+                setattr(config, name, value)
+            config.validate_lps()
         super().__init__(config)
         output = config.output_representation
         axes = " ".join("c" if isinstance(axis, int) else axis for axis in output.axes)
@@ -106,6 +114,55 @@ class LPSTaskModel(LPSPreTrainedModel):
         self.lps = LPSModel(config)
         self.supports_gradient_checkpointing = self.lps.supports_gradient_checkpointing
         self.post_init()
+
+    @classmethod
+    def infer_config(
+        cls, dataset: Any, problem_type: str | None = None, column_mapping: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """See `LPSPreTrainedModel.infer_config`."""
+        return infer_config(cls.task_of(as_splits(dataset, column_mapping)), dataset, problem_type, column_mapping)
+
+    @classmethod
+    def task_of(cls, splits: Mapping[str, Columns]) -> str:
+        """The task of rows that this head is made for.
+
+        Args:
+            splits: The splits of a data set.
+
+        Returns:
+            `str`: A key of `TASK_COLUMNS`.
+        """
+        return cls.task
+
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """The fields of a configuration that follow from `num_labels` where `output` is not given.
+
+        Args:
+            config: The configuration.
+
+        Returns:
+            `dict`: `output`, and what belongs to it; nothing where it is `num_labels` invariant numbers.
+        """
+        return {}
+
+    @classmethod
+    def _check_inputs(cls, config: LPSConfig) -> None:
+        check_is_symmetrized("config", config)
+        inputs, reads_images = config.input_representations, "pixel_values" in config.input_representations
+        if reads_images and not cls.reads_images:
+            raise ValueError(
+                f"group: {cls.__name__} reads graphs or points, so expected a group such as 'S_n' or 'S_n x E(3)', got "
+                f"{config.group!r}, which turns images. Use LPSForImageClassification for those."
+            )
+        if cls.reads_images and not reads_images:
+            raise ValueError(
+                f"group: {cls.__name__} reads images, so expected one that turns them, such as 'C_4' or 'D_4', got "
+                f"{config.group!r} with the inputs {', '.join(inputs)}."
+            )
+        if config.problem_type not in (None, *cls.problem_types):
+            expected = " or ".join(map(repr, cls.problem_types))
+            raise ValueError(f"problem_type: {cls.__name__} expects {expected}, got {config.problem_type!r}.")
 
     @shows_inputs
     @can_return_tuple
@@ -181,7 +238,16 @@ class LPSForGraphClassification(LPSTaskModel):
     on those, `logits` and labels are in the data's unit.
     """
 
+    task = "graph-classification"
     output_axes = ("c",)
+
+    @classmethod
+    def task_of(cls, splits: Mapping[str, Columns]) -> str:
+        """See `LPSTaskModel.task_of`: rows with positions and no edges are molecules, or point clouds without features."""
+        rows = next(iter(splits.values()))
+        if cls.task != "graph-classification" or "positions" not in rows or "edge_index" in rows:
+            return cls.task
+        return "molecule-regression" if "node_feat" in rows else "point-cloud-classification"
 
     def _task_output(self, outputs: LPSModelOutput, labels: Tensor | None, inputs: dict[str, Any]) -> LPSTaskOutput:
         mean, std = (getattr(self.config, name) for name in ("label_mean", "label_std"))
@@ -207,6 +273,8 @@ class LPSForGraphClassification(LPSTaskModel):
 class LPSForPointCloudClassification(LPSForGraphClassification):
     """`LPSForGraphClassification` for sets of points, with `S_n x SO(3)` unless the configuration says otherwise."""
 
+    task = "point-cloud-classification"
+
     @classmethod
     def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
         """See `LPSPreTrainedModel.config_defaults`."""
@@ -221,7 +289,9 @@ class LPSForNodeClassification(LPSTaskModel):
     configuration weighs classes by their absence in the batch.
     """
 
+    task = "node-classification"
     output_axes = ("n c", "n n c")
+    problem_types = ("single_label_classification",)
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)
@@ -240,6 +310,11 @@ class LPSForNodeClassification(LPSTaskModel):
         """See `LPSPreTrainedModel.config_defaults`."""
         return {"output": f"n {config_kwargs.get('num_labels', 2)}", **config_kwargs}
 
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """See `LPSTaskModel.default_output`: `num_labels` numbers per node."""
+        return {"output": f"n {config.num_labels}"}
+
 
 class LPSForLinkPrediction(LPSTaskModel):
     """Prediction of links between nodes.
@@ -248,6 +323,7 @@ class LPSForLinkPrediction(LPSTaskModel):
     ordered pair. Labels are `(batch, pairs)` float, 1 for a link and 0 for none, NaN ignored.
     """
 
+    task = "link-prediction"
     output_axes = ("n n c",)
     loss_inputs = ("node_mask", "pair_index")
 
@@ -297,6 +373,11 @@ class LPSForLinkPrediction(LPSTaskModel):
         """See `LPSPreTrainedModel.config_defaults`."""
         return {"output": "n n 1", "num_labels": 1, **config_kwargs}
 
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """See `LPSTaskModel.default_output`: one number per pair, whatever transformers' own default of `num_labels` is."""
+        return {"output": "n n 1", "num_labels": 1} if config.num_labels in (1, 2) else {"output": f"n n {config.num_labels}"}
+
 
 class LPSForParticleDynamics(LPSTaskModel):
     """Prediction of the later positions of particles.
@@ -305,6 +386,7 @@ class LPSForParticleDynamics(LPSTaskModel):
     base function predicts displacements, which are added to the input positions (`residual="positions"`).
     """
 
+    task = "particle-dynamics"
     output_axes = ("n p", "n v")
 
     def task_loss(self, logits: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
@@ -316,6 +398,12 @@ class LPSForParticleDynamics(LPSTaskModel):
         """See `LPSPreTrainedModel.config_defaults`."""
         return {"group": "S_n x E(3)", **PARTICLE_DEFAULTS, **config_kwargs}
 
+    @classmethod
+    def default_output(cls, config: LPSConfig) -> dict[str, Any]:
+        """See `LPSTaskModel.default_output`: positions, as a displacement from those of the input where it has them."""
+        residual = config.residual or ("positions" if "positions" in config.input_representations else None)
+        return {"output": "n p", "residual": residual}
+
 
 class LPSForImageClassification(LPSTaskModel):
     """Image classification by any classifier of transformers, made invariant to turns, and reflections, of the image.
@@ -324,7 +412,9 @@ class LPSForImageClassification(LPSTaskModel):
     `(batch,)` int64, -100 ignored.
     """
 
+    task = "image-classification"
     output_axes = ("c",)
+    reads_images = True
     main_input_name = "pixel_values"
 
     def __init__(self, config: LPSConfig) -> None:

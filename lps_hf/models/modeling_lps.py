@@ -1,21 +1,24 @@
 """Symmetrized models: a pretrained backbone made equivariant by probabilistic symmetrization (arXiv 2306.02866)."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.integrations.accelerate import _get_device_map, accelerate_dispatch, check_and_set_device_map
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .backbones import vision_tower_config
 from .base_functions import BaseFunction, inner_output, make_base_function
 from .batches import encode_batch
-from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
+from .configuration_lps import LPSConfig, check_is_symmetrized, check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
 from .error_bars import confidence_interval
 from .groups import get_group
@@ -207,50 +210,90 @@ class LPSPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_backbone_pretrained(
         cls,
-        backbone_name_or_path: str,
+        backbone_name_or_path: str | PreTrainedModel,
         *,
+        dataset: Any = None,
+        column_mapping: Mapping[str, str] | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | None = None,
         local_files_only: bool = False,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
+        device_map: str | int | torch.device | dict[str, Any] | None = None,
         **config_kwargs: Any,
     ) -> Self:
         """Symmetrize a pretrained backbone: its weights are loaded, projections, interface and read-out are new.
 
         Args:
-            backbone_name_or_path: Hub id or folder of any supported backbone.
+            backbone_name_or_path: Hub id or folder of any supported backbone, or a loaded model, whose weights are copied.
+            dataset (`DatasetDict`, `Dataset` or a list of rows): Read sizes, categories, labels and their names, group and inputs
+                off it, as `infer_config` does; what is given beside it comes first. Give all splits: what a split has that the
+                others have not is then known.
+            column_mapping: By column of the data set the key of a row, such as `{"target": "y"}`. The processor needs it too:
+                `LPSProcessor.from_config(model.config, column_mapping=…)`.
             revision: Branch, tag or commit.
             token: Hub token.
             cache_dir: Where downloads are kept.
             local_files_only: Use the cache only.
             dtype: Type of the weights; float32 by default, also for checkpoints in half precision.
             attn_implementation: `"sdpa"`, `"eager"`, …
+            device_map: Where to put the model, as for `PreTrainedModel.from_pretrained`: a device, `"auto"` or devices by module.
             config_kwargs: Fields of `LPSConfig`, such as `group`, `max_nodes`, `node_categories`, `num_labels`.
 
         Returns:
             The symmetrized model, in evaluation mode.
 
         Raises:
-            ValueError: If the backbone's family is not supported, its checkpoint lacks weights, or a config value is wrong.
+            ValueError: If the backbone's family is not supported, its checkpoint lacks weights, a config value is wrong, or the
+                data set does not tell what the task needs.
+            TypeError: If an argument has the wrong type.
             OSError: If the backbone cannot be found.
         """
         dtype = dtype or config_kwargs.pop("torch_dtype", None)
         dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"dtype: expected a floating point type such as torch.bfloat16, got {dtype!r}.")
+        if column_mapping is not None and dataset is None:
+            raise ValueError("column_mapping: expected None without a dataset. The processor takes it alone.")
         hub = {"revision": revision or "main", "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         # The configuration first: a mistake in it should not cost a download.
-        backbone_config = vision_tower_config(AutoConfig.from_pretrained(backbone_name_or_path, **hub))
+        backbone_config = vision_tower_config(_config_of(backbone_name_or_path, hub))
         backbone_config.dtype = None  # a checkpoint in half precision does not make the new parts so
+        if dataset is not None:
+            inferred = cls.infer_config(dataset, config_kwargs.get("problem_type"), column_mapping)
+            if config_kwargs.get("num_labels", inferred.get("num_labels")) != inferred.get("num_labels"):
+                inferred = {key: value for key, value in inferred.items() if key not in ("id2label", "label2id", "output")}
+            config_kwargs = {**inferred, **config_kwargs}
         config = LPSConfig(backbone_config=backbone_config, **cls.config_defaults(backbone_config, config_kwargs))
         config._attn_implementation = attn_implementation
         model = cls(config)
-        getattr(model, cls.base_model_prefix, model).base.load_pretrained(backbone_name_or_path, **hub)
+        base = getattr(model, cls.base_model_prefix, model).base
+        base.load_pretrained(backbone_name_or_path, **({} if isinstance(backbone_name_or_path, PreTrainedModel) else hub))
         if dtype is not None:
             model.to(dtype)
-        return model.eval()
+        return _placed(model.eval(), device_map)
+
+    @classmethod
+    def infer_config(
+        cls, dataset: Any, problem_type: str | None = None, column_mapping: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Read the fields of `LPSConfig` that depend on the data off a data set; see `inferred_config.infer_config`.
+
+        Args:
+            dataset: See there.
+            problem_type: See there.
+            column_mapping: See there.
+
+        Returns:
+            `dict`: The fields.
+
+        Raises:
+            ValueError: If this class has no task, and as there.
+        """
+        raise ValueError(
+            f"dataset: {cls.__name__} has no task. Use a head, such as LPSForGraphClassification, or give the fields."
+        )
 
     @classmethod
     def config_defaults(cls, backbone_config: PreTrainedConfig, config_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -266,6 +309,39 @@ class LPSPreTrainedModel(PreTrainedModel):
         return config_kwargs
 
 
+def _config_of(backbone: Any, hub: dict[str, Any]) -> PreTrainedConfig:
+    """A configuration of a backbone that may be changed."""
+    if isinstance(backbone, PreTrainedModel):
+        given = {key: value for key, value in hub.items() if value not in (None, False, "main")}
+        if given:
+            raise ValueError(f"{next(iter(given))}: expected None for a backbone that is loaded already, got a value.")
+        config = copy.deepcopy(backbone.config)
+    elif isinstance(backbone, str | PathLike):
+        config = AutoConfig.from_pretrained(backbone, **hub)
+    elif isinstance(backbone, PreTrainedConfig):
+        raise TypeError(
+            f"backbone: expected a pretrained model or its name, got a {type(backbone).__name__}, which has no weights. For "
+            "random ones make the model of a configuration: LPSForGraphClassification(LPSConfig(backbone_config=…))."
+        )
+    else:
+        raise TypeError(f"backbone: expected a Hub id, a folder or a model of transformers, got {type(backbone).__name__}.")
+    if config.model_type == LPSConfig.model_type:
+        raise ValueError("backbone: expected a plain backbone, got a symmetrized model. Load it with from_pretrained.")
+    return config
+
+
+def _placed(model: Any, device_map: Any) -> Any:
+    """Put a model where a map says, as transformers does while it loads one."""
+    if device_map is None:
+        return model
+    device_map = check_and_set_device_map(device_map)
+    if isinstance(device_map, dict) and set(device_map) == {""}:
+        return model.to(device_map[""])
+    model.hf_device_map = _get_device_map(model, device_map, None, None)
+    accelerate_dispatch(model, None, model.hf_device_map, None, None, False)
+    return model
+
+
 class LPSModel(LPSPreTrainedModel):
     """The symmetrized function φ itself: fields in, the representation of `config.output` out.
 
@@ -274,7 +350,9 @@ class LPSModel(LPSPreTrainedModel):
     """
 
     def __init__(self, config: LPSConfig) -> None:
+        check_is_symmetrized("config", config)
         super().__init__(config)
+        config.validate_lps()  # a value may have been set since the configuration was made
         self.group = get_group(config.group)
         # First, so that `dtype`, which is that of the first parameter, is the backbone's and not always float32.
         self.base = make_base_function(config)

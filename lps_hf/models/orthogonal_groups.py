@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .elements import LinearMap, RigidMotion
-from .group import Group, check_tensor, expand_samples
+from .group import DISTRIBUTIONS, Group, check_tensor, expand_samples
 from .orthogonal_designs import design_sizes, orthogonal_design
 from .representations import FieldType, Representation
 from .samplers import INDEPENDENT, Sampler
@@ -161,12 +161,14 @@ class OrthogonalGroup(_MatrixGroup):
     """O(d): rotations and reflections about the origin."""
 
     pattern = "O({})"
+    distributions = DISTRIBUTIONS
 
 
 class SpecialOrthogonalGroup(_MatrixGroup):
     """SO(d): rotations about the origin."""
 
     pattern = "SO({})"
+    distributions = DISTRIBUTIONS
     has_reflections = False
 
     def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> LinearMap:
@@ -186,7 +188,7 @@ class UnitaryGroup(_MatrixGroup):
 
     pattern = "U({})"
     letters = frozenset({"v"})
-    distributions = ("haar", "none")
+    acts_on_complex = True
     dtype = torch.complex128
 
     def transform(self, elements: LinearMap, field: FieldType, representation: Representation, invert: bool) -> FieldType:
@@ -210,6 +212,7 @@ class EuclideanGroup(Group[RigidMotion]):
     letters = frozenset({"v", "p"})
     pattern = "E({})"
     has_translations = True
+    distributions = DISTRIBUTIONS
     turns: type[_MatrixGroup] = OrthogonalGroup
 
     def __init__(self, dimension: int) -> None:

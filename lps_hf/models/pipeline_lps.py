@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.base import Pipeline
 
+from .column_mapping import rename_columns
 from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
 from .error_bars import check_level, probability_interval, student_quantile
 from .links import apply_link
@@ -106,7 +107,10 @@ class LPSPipeline(Pipeline):
     def __init__(self, model: Any, *, processor: Any = None, image_processor: Any = None, **kwargs: Any) -> None:
         config = model.config
         if getattr(config, "model_type", None) != LPSConfig.model_type:
-            raise TypeError(f"model: expected a symmetrized model such as {self.head.__name__}, got {type(model).__name__}.")
+            raise TypeError(
+                f"model: expected a symmetrized model such as {self.head.__name__}, got {type(model).__name__}. Make one of a "
+                f"plain backbone with {self.head.__name__}.from_backbone_pretrained."
+            )
         if label_kind(config.output_representation, config.inputs) != self.kind:
             raise ValueError(
                 f"model: expected {self.head.__name__} or the like, got {type(model).__name__} with the inputs "
@@ -164,7 +168,9 @@ class LPSPipeline(Pipeline):
         rows: Any = list(enumerate(inputs)) if isinstance(inputs, list) else _Stream(enumerate(inputs))
         workers = num_workers if isinstance(inputs, list) else min(num_workers, 1)  # several would all read the same rows
         prepare = partial(self._prepare, **preprocess_params)
-        for batch in DataLoader(rows, batch_size=batch_size, num_workers=workers, collate_fn=prepare):
+        # A generator of its own: the loader would draw the seed of its workers from the state that all share.
+        options: dict[str, Any] = {"num_workers": workers, "collate_fn": prepare, "generator": torch.Generator()}
+        for batch in DataLoader(rows, batch_size=batch_size, **options):
             outputs = self.forward(batch, **forward_params)
             for number in range(len(batch["seeds"])):
                 result = {key: None if part is None else part[number] for key, part in outputs.items()}
@@ -227,7 +233,7 @@ class LPSPipeline(Pipeline):
 
     def preprocess(self, input_: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
         """Check a row, make tensors of it, and draw its noise where its number of samples is known."""
-        row, seed = input_, parameters.get("seed", 0)
+        row, seed = rename_columns(input_, self.processor.column_mapping or {}), parameters.get("seed", 0)
         unlabelled = {key: value for key, value in row.items() if key not in _LABELS and key != "edge_label_index"}
         inputs = dict(self.processor([unlabelled], return_tensors="pt"))
         pairs = None

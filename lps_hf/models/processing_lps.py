@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 
-from .configuration_lps import LPSConfig
+from .column_mapping import check_column_mapping, rename_columns
+from .configuration_lps import LPSConfig, check_is_symmetrized
+from .field_types import checked_value, field_types
 from .frames import FRAMES, canonical_labelling_ranks, laplacian_frame_ranks
 from .groups import get_group
 from .representations import Representation
@@ -71,6 +73,8 @@ class LPSProcessor(ProcessorMixin):
         image_processor (image processor of transformers or its `dict`, *optional*): For images; the one that the classifier was
             pretrained with. It is saved with this one. `None` divides by 255 and does nothing else: no resizing, and the images
             of a batch must have one size.
+        column_mapping (`dict[str, str]`, *optional*): By column of a data set the key of a row that it is, such as
+            `{"target": "y"}`, as for `infer_config`. It is saved, and applied to every row.
 
     Raises:
         ValueError: If arguments contradict each other or are unknown.
@@ -94,8 +98,14 @@ class LPSProcessor(ProcessorMixin):
         output: str | None = None,
         dimension: int = 3,
         image_processor: Any = None,
+        column_mapping: Mapping[str, str] | None = None,
     ) -> None:
+        types, given = field_types(type(self).__init__), locals()
+        for name in types:
+            if name not in ("return", "column_mapping"):
+                checked_value(name, given[name], types[name])
         super().__init__()
+        self.column_mapping = check_column_mapping(column_mapping) or None
         self.max_nodes = max_nodes
         self.node_categories = list(node_categories) if node_categories else None
         self.edge_categories = list(edge_categories) if edge_categories else None
@@ -171,7 +181,8 @@ class LPSProcessor(ProcessorMixin):
         if "max_nodes" not in processor_dict and "max_nodes" not in kwargs:
             raise OSError(
                 "processor_config.json: expected the file of an LPSProcessor, found none. Save it beside the model with "
-                "processor.save_pretrained, or make it with LPSProcessor.from_config(model.config)."
+                "processor.save_pretrained, or make it with LPSProcessor.from_config(model.config). A plain backbone has none: "
+                "make a model of it first, with from_backbone_pretrained."
             )
         return super().from_args_and_dict(args, processor_dict, **kwargs)
 
@@ -180,21 +191,27 @@ class LPSProcessor(ProcessorMixin):
         settings = super().to_dict()
         if self._auto_class is None:
             settings.pop("auto_map", None)
+        if self.column_mapping is None:
+            settings.pop("column_mapping", None)
         if self.image_processor is None:
             del settings["image_processor"]  # AutoImageProcessor would take the key for an image processor
         return settings
 
     @classmethod
-    def from_config(cls, config: LPSConfig, image_processor: Any = None) -> "LPSProcessor":
+    def from_config(
+        cls, config: LPSConfig, image_processor: Any = None, column_mapping: Mapping[str, str] | None = None
+    ) -> "LPSProcessor":
         """Make the processor that fits a model.
 
         Args:
             config: The model's configuration.
             image_processor: As in the class; see `from_backbone_pretrained`.
+            column_mapping: As in the class.
 
         Returns:
             `LPSProcessor`.
         """
+        check_is_symmetrized("config", config)
         group, axes = get_group(config.group), config.input_representations.values()
         # Nodes with positions have a frame that the model computes.
         permutes_graphs = any(factor.score_letter == "n" for factor in group.factors) and not any(
@@ -211,6 +228,7 @@ class LPSProcessor(ProcessorMixin):
             output=config.output,
             dimension=group.dimension or 3,
             image_processor=image_processor,
+            column_mapping=column_mapping,
         )
 
     @classmethod
@@ -223,6 +241,7 @@ class LPSProcessor(ProcessorMixin):
         token: str | bool | None = None,
         cache_dir: str | None = None,
         local_files_only: bool = False,
+        column_mapping: Mapping[str, str] | None = None,
     ) -> "LPSProcessor":
         """Make the processor that fits a model of images, with the image processor that its backbone was pretrained with.
 
@@ -233,6 +252,7 @@ class LPSProcessor(ProcessorMixin):
             token: Hub token.
             cache_dir: Where downloads are kept.
             local_files_only: Use the cache only.
+            column_mapping: As in the class.
 
         Returns:
             `LPSProcessor`.
@@ -243,7 +263,7 @@ class LPSProcessor(ProcessorMixin):
         """
         check_pillow()
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        return cls.from_config(config, AutoImageProcessor.from_pretrained(backbone_name_or_path, **hub))
+        return cls.from_config(config, AutoImageProcessor.from_pretrained(backbone_name_or_path, **hub), column_mapping)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -283,7 +303,9 @@ class LPSProcessor(ProcessorMixin):
         """
         padding = Padding(pad_to_multiple_of, pad_to_power_of)
         padding.check()
-        checked = [self._check_row(row, f"row {number}") for number, row in enumerate(as_rows(rows))]
+        mapping = self.column_mapping or {}
+        given = [rename_columns(row, mapping) for row in as_rows(rename_columns(rows, mapping))]
+        checked = [self._check_row(row, f"row {number}") for number, row in enumerate(given)]
         if self._image_channels is None:
             batch = pad_nodes(checked, self._label_spec.kind, padding)
         else:
@@ -294,7 +316,8 @@ class LPSProcessor(ProcessorMixin):
         """Add the column `frame_ranks` to the row of a graph, for `dataset.map`: the frame is then stored with the data."""
         if not self._reads_graphs:
             raise ValueError(f"add_frame: expected a processor of graphs, got one of {', '.join(self.inputs)}.")
-        return {**row, "frame_ranks": self._frame_ranks(self._check_structure(row, "row"), self.frame or "laplacian").tolist()}
+        structure = self._check_structure(rename_columns(row, self.column_mapping or {}), "row")
+        return {**row, "frame_ranks": self._frame_ranks(structure, self.frame or "laplacian").tolist()}
 
     def _check_row(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         if self._image_channels is not None:
@@ -315,7 +338,7 @@ class LPSProcessor(ProcessorMixin):
     def _check_structure(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Nodes, edges and what they carry, by batch key."""
         if self._point_widths:
-            checked = check_points(row, where, self._point_widths, self.max_nodes)
+            checked = check_points(row, where, self._point_widths, self.max_nodes, self.inputs)
             if self._reads_edges:
                 checked["edge_index"] = check_index(row, "edge_index", where, checked["num_nodes"])
         else:

@@ -23,6 +23,9 @@ AXIS_MEANINGS = {
     "w": "image width",
     "g": "group element",
 }
+# A field with each axis, and a group that acts on it, for messages.
+EXAMPLE_FIELDS = {"n": "n 3", "v": "n v", "p": "n p", "h": "3 h w", "w": "3 h w", "g": "g"}
+EXAMPLE_GROUPS = {"n": "S_n", "v": "O(3)", "p": "E(3)", "h": "C_4", "w": "C_4", "g": "C_4"}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
 """Checks of the structure and features of a row: arrays of it, or which row and key, what was expected, what was given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# Networks square what they read, and single precision ends at 3e38; sums and weights need room too.
+LARGEST = 1e15
+# Pair features are squares and products already.
+LARGEST_FACTOR = 1e9
 
 
 class FeatureSpec(NamedTuple):
@@ -49,16 +54,42 @@ def as_float32(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def as_finite_float32(array: np.ndarray, where: str) -> np.ndarray:
+def largest_number(key: str, inputs: Iterable[str]) -> float:
+    """How large the numbers of a key may be, so that no network overflows.
+
+    Args:
+        key: A key of a row or batch.
+        inputs: The model's input fields.
+    """
+    return LARGEST_FACTOR if key in ("positions", "charges") and "pair_features" in inputs else LARGEST
+
+
+def as_finite_float32(array: np.ndarray, where: str, largest: float = LARGEST) -> np.ndarray:
     """The array as float32.
 
+    Args:
+        array: Numbers.
+        where: Row and key, for messages.
+        largest: How large they may be; see `largest_number`.
+
     Raises:
-        ValueError: If a number is not finite in float32.
+        ValueError: If a number is not finite in float32, or larger.
     """
     array = as_float32(array)
-    if not np.isfinite(array).all():
+    size = np.abs(array).max(initial=0.0)
+    if not np.isfinite(size):
         raise ValueError(f"{where}: expected finite float32 numbers, got NaN, infinity or larger ones.")
+    if size > largest:
+        raise ValueError(too_large(where, size, largest))
     return array
+
+
+def too_large(where: str, size: float, largest: float) -> str:
+    """What is said of numbers that are finite and would overflow."""
+    return (
+        f"{where}: expected numbers of at most {largest:g} in size, got {size:g}, which overflows where networks square it. "
+        "Check the data, or give it in another unit."
+    )
 
 
 def require(row: Mapping[str, Any], key: str, where: str) -> Any:
@@ -134,7 +165,9 @@ def check_index(row: Mapping[str, Any], key: str, where: str, num_nodes: int) ->
     return index
 
 
-def check_points(row: Mapping[str, Any], where: str, widths: Mapping[str, int], max_nodes: int) -> dict[str, Any]:
+def check_points(
+    row: Mapping[str, Any], where: str, widths: Mapping[str, int], max_nodes: int, inputs: Iterable[str] = ()
+) -> dict[str, Any]:
     """Check what a system of points has per node: positions, velocities, charges.
 
     Args:
@@ -142,6 +175,7 @@ def check_points(row: Mapping[str, Any], where: str, widths: Mapping[str, int], 
         where: Which row, for messages.
         widths: How many numbers each of these keys has per node. With one number, a plain list will do.
         max_nodes: Largest system allowed.
+        inputs: The model's input fields, which say how large numbers may be.
 
     Returns:
         The keys (num_nodes, width) float32 and `num_nodes`.
@@ -168,7 +202,7 @@ def check_points(row: Mapping[str, Any], where: str, widths: Mapping[str, int], 
                 f"{place}: expected shape {(num_nodes, width)}, {num_nodes} nodes as {counted_by} says with {width} "
                 f"number{'s' * (width > 1)} each, got {array.shape}."
             )
-        checked[key] = as_finite_float32(array, place)
+        checked[key] = as_finite_float32(array, place, largest_number(key, inputs))
     return {"num_nodes": num_nodes, **checked}
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .representations import Representation
-from .row_checks import as_array, as_float32
+from .row_checks import LARGEST, as_array, as_float32, too_large
 
 # The row keys of each kind of label; the first that is there counts.
 LABEL_KEYS = {
@@ -169,4 +169,7 @@ def _check_no_infinity(array: np.ndarray, where: str) -> np.ndarray:
     array = as_float32(array)
     if np.isinf(array).any():
         raise ValueError(f"{where}: expected finite float32 numbers, or NaN for missing, got infinity or larger ones.")
+    size = np.abs(array[~np.isnan(array)]).max(initial=0.0)
+    if size > LARGEST:
+        raise ValueError(too_large(where, size, LARGEST))
     return array

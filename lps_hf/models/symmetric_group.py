@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .elements import Permutation
-from .group import Group, check_tensor, expand_samples, tie_margin
+from .group import DISTRIBUTIONS, Group, check_tensor, expand_samples, tie_margin
 from .permutations import compose, inverse, number_levels, permute, sort_nodes
 from .representations import EdgeField, FieldType, Representation
 from .samplers import INDEPENDENT, Sampler
@@ -22,6 +22,7 @@ class SymmetricGroup(Group[Permutation]):
     letters = frozenset({"n"})
     score = Representation.parse("n")
     default_temperature = 0.01
+    distributions = DISTRIBUTIONS
 
     def is_trivial(self, node_mask: Tensor) -> Tensor:
         """True where there is one node, or none."""

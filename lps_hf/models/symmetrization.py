@@ -111,6 +111,11 @@ def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor
     return tensor
 
 
+def _squared_size(numbers: Tensor) -> Tensor:
+    """|x|², which of complex numbers is not x²."""
+    return numbers.abs().square() if numbers.is_complex() else numbers.square()
+
+
 class RunningEstimate:
     """A mean over draws that come in parts, and the spread of its blocks: the same as of all at once (Chan et al. 1979).
 
@@ -136,12 +141,12 @@ class RunningEstimate:
             return
         blocks = block_means(samples.detach(), self.block_size)
         mean, count = samples.mean(dim=1), blocks.shape[1]
-        squares = (blocks - mean.detach().unsqueeze(1)).square().sum(dim=1)
+        squares = _squared_size(blocks - mean.detach().unsqueeze(1)).sum(dim=1)
         if self.mean is None or self.squares is None:
             self.mean, self.squares, self.num_blocks = mean, squares, count
             return
         total, difference = self.num_blocks + count, mean - self.mean
-        self.squares = self.squares + squares + difference.detach().square() * (self.num_blocks * count / total)
+        self.squares = self.squares + squares + _squared_size(difference.detach()) * (self.num_blocks * count / total)
         self.mean, self.num_blocks = self.mean + difference * (count / total), total
 
     def result(self, prior: VariancePrior = NO_PRIOR, opposite: Tensor | None = None) -> Estimate:
@@ -155,7 +160,7 @@ class RunningEstimate:
         assert self.mean is not None
         if self.is_exact or self.num_blocks < 2 or self.squares is None:
             return Estimate(self.mean, None)
-        variance = self.mean.new_tensor(prior.variance)
+        variance = self.squares.new_tensor(prior.variance)
         error = moderated_error(self.squares, self.num_blocks, self.block_size, variance, prior.degrees_of_freedom)
         agree = all_agree(self.squares, self.mean, self.num_blocks)
         if opposite is not None and not prior.degrees_of_freedom:

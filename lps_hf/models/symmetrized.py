@@ -11,11 +11,13 @@ import torch
 from huggingface_hub import load_torch_model, parse_local_safetensors_file_metadata, save_torch_model
 from torch import Tensor, nn
 
+from .batches import check_finite
 from .configuration_lps import check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
 from .error_bars import NO_PRIOR, VariancePrior, confidence_interval, fit_variance_prior
 from .frames import laplacian_frame_ranks
 from .groups import get_group
+from .interfaces import check_output
 from .representations import Batch, Field, Representation
 from .samplers import check_whole_groups
 from .symmetrization import StoppingRule, Symmetrization, entries_of, mask_nodes
@@ -111,6 +113,7 @@ class Symmetrized(nn.Module):
         self.output = Representation.parse(output)
         for name, axes in (*self.inputs.items(), ("output", self.output)):
             self.group.check_acts_on(axes, name if name == "output" else f"inputs[{name!r}]")
+        check_output(self.output, self.inputs)
         self.num_samples, self.num_eval_samples, self.tolerance = num_samples, num_eval_samples, tolerance
         self.min_eval_samples, self.max_eval_samples = min_eval_samples, max_eval_samples
         self.samples_per_pass = samples_per_pass
@@ -208,7 +211,7 @@ class Symmetrized(nn.Module):
         Args:
             args: A few dozen inputs, as of `estimate`.
             num_samples: Draws of each.
-            generator: Random source on the input's device.
+            generator: Random source on the input's device. Default: one with a fixed seed.
             kwargs: Inputs by name, and `node_mask`, as of `estimate`.
 
         Returns:
@@ -220,6 +223,8 @@ class Symmetrized(nn.Module):
         if self.distribution.kind in ("exact", "none"):
             raise ValueError(f"distribution {self.distribution.kind!r}: expected one that draws, and has an error bar.")
         batch = self.encode(*args, **kwargs)
+        if generator is None:
+            generator = torch.Generator(batch.node_mask.device).manual_seed(0)
         draws = self.distribution.draws(batch, num_samples, generator=generator, chunk_size=self.samples_per_pass)
         outputs = torch.cat([self.symmetrization.samples(self._call_module, draw.elements, batch) for draw in draws], dim=1)
         self.prior = fit_variance_prior(entries_of(outputs, self.output, batch.node_mask), self.distribution.sampler_group_size)
@@ -334,8 +339,7 @@ class Symmetrized(nn.Module):
         for axis, size in zip(("batch", *axes.axes), tensor.shape, strict=True):
             if axis in ("batch", "n"):
                 sizes[str(axis)] = size
-        if tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Clean or impute the data.")
+        check_finite(name, tensor)
 
 
 def symmetrize(

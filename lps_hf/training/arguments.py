@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from lps_hf.models.configuration_lps import check_num_samples
+from lps_hf.models.field_types import check_fields
 
 
 @dataclass
@@ -34,12 +35,13 @@ class LPSTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.num_eval_samples, str) and self.num_eval_samples.isdecimal():
+            self.num_eval_samples = int(self.num_eval_samples)  # from a command line
+        check_fields(self, LPSTrainingArguments)
         super().__post_init__()
         # Memory is pinned for copies to an accelerator; without one PyTorch only warns.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         if self.backbone_learning_rate is not None and not self.backbone_learning_rate >= 0:
             raise ValueError(f"backbone_learning_rate: expected a number of at least 0, got {self.backbone_learning_rate}.")
-        if isinstance(self.num_eval_samples, str) and self.num_eval_samples.isdecimal():
-            self.num_eval_samples = int(self.num_eval_samples)  # from a command line
         if self.num_eval_samples not in (None, "auto"):
             check_num_samples("num_eval_samples", self.num_eval_samples)

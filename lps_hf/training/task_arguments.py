@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import CONFIG_MAPPING, HfArgumentParser
 
+from lps_hf.models.configuration_base_networks import BASE_NETWORK_CONFIGS
 from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.field_types import check_fields, field_types, value_from_file
 
 from .arguments import LPSTrainingArguments
 
@@ -58,6 +60,9 @@ class ModelArguments:
     patch_dropout: float = field(default=0.0, metadata={"help": "Share of tokens dropped in training."})
     class_weighted: bool = field(default=False, metadata={"help": "Weigh the classes of nodes by their absence in the batch."})
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def config_fields(self) -> dict[str, Any]:
         """The fields that `LPSConfig` has too, without those that the task decides."""
         names = ({f.name for f in fields(LPSConfig)} & {f.name for f in fields(self)}) - {"backbone_config"}
@@ -98,6 +103,9 @@ class DataArguments:
         default=False, metadata={"help": "Train a second model with a random backbone on the same budget, and print both."}
     )
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, LPSTrainingArguments]:
     """Read flags, or one YAML recipe and flags that override it.
@@ -110,6 +118,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
 
     Raises:
         ValueError: If the recipe has a key that is no flag, or a needed argument is missing.
+        TypeError: If a value of the recipe is not of the flag's type.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     groups: Any = (ModelArguments, DataArguments, LPSTrainingArguments)
@@ -123,8 +132,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
         unknown = sorted(set(recipe) - known)
         if unknown:
             raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
+        types = {name: annotation for group in groups for name, annotation in field_types(group).items()}
         if isinstance(recipe.get("backbone_config"), dict):
-            recipe["backbone_config"] = json.dumps(recipe["backbone_config"])
+            recipe["backbone_config"] = json.dumps(_read_backbone_config(recipe["backbone_config"]))
+        recipe = {name: value_from_file(name, value, types.get(name, Any)) for name, value in recipe.items()}
         # A model on the command line takes the place of the recipe's, in whichever of the three forms it is.
         if any(argument.split("=")[0] in [f"--{name}" for name in MODEL_FLAGS] for argument in arguments):
             recipe = {name: value for name, value in recipe.items() if name not in MODEL_FLAGS}
@@ -145,3 +156,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     if data_arguments.streaming and data_arguments.fold is not None:
         raise ValueError("fold: expected none with --streaming, which cannot cut folds. Leave one of them out.")
     return model_arguments, data_arguments, training_arguments
+
+
+def _read_backbone_config(values: dict[str, Any]) -> dict[str, Any]:
+    """The backbone's configuration of a recipe, with the types that its family declares."""
+    family = str(values.get("model_type"))
+    if family not in BASE_NETWORK_CONFIGS and family not in CONFIG_MAPPING:
+        return values  # whoever makes the configuration says which there are
+    types = field_types(BASE_NETWORK_CONFIGS[family] if family in BASE_NETWORK_CONFIGS else CONFIG_MAPPING[family])
+    return {name: value_from_file(f"backbone_config[{name!r}]", value, types.get(name, Any)) for name, value in values.items()}

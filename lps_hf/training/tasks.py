@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, TrainingArguments
+from transformers import AutoConfig, PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 from transformers.utils import logging
 
@@ -24,8 +24,7 @@ from lps_hf.hub.checkpoints import RESULTS_FILE, save_checkpoint, write_report
 from lps_hf.hub.publishing import publish
 from lps_hf.models import modeling_heads_lps as heads
 from lps_hf.models.backbones import vision_tower_config
-from lps_hf.models.configuration_base_networks import BASE_NETWORK_CONFIGS
-from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.configuration_lps import LPSConfig, make_backbone_config
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .arguments import LPSTrainingArguments
@@ -375,17 +374,13 @@ def _load_model(task_name: str, arguments: ModelArguments, inferred: dict[str, A
 def _parse_backbone_config(text: str | None) -> PreTrainedConfig:
     try:
         values = json.loads(text or "")
-        model_type = values.pop("model_type")
-    except (ValueError, KeyError, AttributeError) as error:
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or "model_type" not in values:
         raise ValueError(
             f"backbone_config: expected JSON with the key 'model_type', such as '{{\"model_type\": \"lps_mlp\"}}', got {text!r}."
-        ) from error
-    if model_type in BASE_NETWORK_CONFIGS:
-        return BASE_NETWORK_CONFIGS[model_type](**values)
-    if model_type not in CONFIG_MAPPING:
-        own = ", ".join(map(repr, BASE_NETWORK_CONFIGS))
-        raise ValueError(f"backbone_config: expected a model_type of transformers, such as 'vit', or {own}; got {model_type!r}.")
-    return AutoConfig.for_model(model_type, **values)
+        )
+    return make_backbone_config(values)
 
 
 def _make_processor(config: LPSConfig, arguments: ModelArguments) -> LPSProcessor:

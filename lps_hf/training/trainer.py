@@ -17,6 +17,7 @@ from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
+from lps_hf.random_state import unchanged_random_state
 
 from .callbacks import ModelCardCallback
 from .hub_pushes import PublishingTrainer
@@ -155,6 +156,7 @@ class LPSTrainer(PublishingTrainer):
             self._entropy_losses.clear()
         super().log(logs, *args, **kwargs)
 
+    @unchanged_random_state()
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._generator = torch.Generator(self.args.device).manual_seed(self.args.seed)
         try:

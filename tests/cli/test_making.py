@@ -31,7 +31,7 @@ def test_symmetrize_reads_the_sizes_off_a_data_set(run, dataset, tmp_path):
 def test_symmetrize_takes_options_for_what_no_data_set_tells(run, tmp_path):
     backbone, folder = save_tiny_vit(tmp_path / "vit"), tmp_path / "made"
     options = ("--max_nodes", 9, "--node_categories", *NODE_CATEGORIES, "--edge_categories", *EDGE_CATEGORIES, "--num_labels", 4)
-    text = run("symmetrize", backbone, folder, *options, "--distribution", "haar", "--set", "interface_config=null")
+    text = run("symmetrize", backbone, folder, *options, "--distribution", "haar", "--set", "centered_padding=False")
     assert "LPSForGraphClassification, S_n, haar" in text
     model, _ = load_checkpoint(folder)
     assert isinstance(model, LPSForGraphClassification)
@@ -50,6 +50,8 @@ def test_symmetrize_refuses_wrong_settings(refusal, tmp_path):
     backbone = save_tiny_vit(tmp_path / "vit")
     assert "--set: expected FIELD=VALUE" in refusal("symmetrize", backbone, tmp_path / "made", "--set", "noise_scale")
     assert "warmth" in refusal("symmetrize", backbone, tmp_path / "made", "--set", "warmth=1")
+    wrong_type = refusal("symmetrize", backbone, tmp_path / "made", "--set", "centered_padding=maybe")
+    assert "centered_padding: expected a bool, got the text 'maybe'" in wrong_type
     assert "backbone: expected a Hub id or a folder" in refusal("symmetrize", tmp_path / "nowhere", tmp_path / "made")
     assert not (tmp_path / "made").exists()
 

@@ -64,9 +64,13 @@ def test_predict_knows_every_kind_of_result(run, tmp_path, task):
     save_checkpoint(model, processor, tmp_path / "made")
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(rows[:2]))
-    results = run("predict", tmp_path / "made", file, "--json")["results"]
+    results = run("predict", tmp_path / "made", file, "--json", "--num_samples", 4, "--confidence_level", 0.9)["results"]
     lines = lines_of(results)
     assert {line["row"] for line in lines} == {0, 1}
+    for line in lines:
+        for low in (key for key in line if key.startswith("low")):
+            assert line[low] < line[low.replace("low", "high")]
+    assert any(key.startswith("low") for key in lines[0])
     table = table_of(results).splitlines()
     assert len(table) == 1 + len(lines)
     assert len({len(line) for line in table}) == 1, "columns are straight"

@@ -178,8 +178,8 @@ def test_a_split_without_features_stands_beside_one_with_them():
         ({"node_feat": [[[0], [0]], [[0, 1], [0, 1]]]}, "column 'node_feat': expected lists of one width, got different ones."),
         ({"edge_attr": [[[0, 1], [0]], [[0, 1]]]}, "column 'edge_attr': expected lists of one width, got different ones."),
         (
-            {"node_feat": [[0, 1], [1, 1]]},
-            "column 'node_feat': expected a list of features per node or edge, got a single number.",
+            {"node_feat": [[[[0]], [[1]]], [[[0]], [[1]]]]},
+            "column 'node_feat': expected a list of features per node or edge, got nested lists.",
         ),
     ],
 )
@@ -475,3 +475,19 @@ def test_generated_rows_fit_the_model_that_is_inferred_from_them(task, rows, hea
     assert model(**batch).loss.isfinite()
     # Baselines and metrics see the labels that the model is trained on.
     np.testing.assert_allclose(labels_of(task, splits["train"]), batch["labels"], rtol=1e-6)
+
+
+def test_plain_lists_are_one_feature_of_each_node_and_edge():
+    nested, plain = splits_of(node_feat=[[[0], [2]], [[1], [1]]]), splits_of(node_feat=[[0, 2], [1, 1]])
+    assert infer_config(GRAPHS, plain) == infer_config(GRAPHS, nested)
+    assert infer_config(GRAPHS, plain)["node_categories"] == [3]
+
+
+@pytest.mark.parametrize("labels", [["toxic", "harmless", "toxic"], [["toxic"], ["harmless"], ["toxic"]]])
+def test_labels_that_are_texts_are_names_of_classes_from_loading_on(tmp_path, labels):
+    rows = [{"edge_index": [[0], [1]], "num_nodes": 2, "y": label} for label in labels]
+    splits = load_dataset_for(GRAPHS, save_dataset(tmp_path / "names", train=rows, test=rows))
+    inferred = infer_config(GRAPHS, splits)
+    assert inferred["id2label"] == {0: "harmless", 1: "toxic"}
+    if isinstance(labels[0], str):
+        assert labels_of(GRAPHS, splits["test"], SINGLE).tolist() == [1, 0, 1]

@@ -331,3 +331,16 @@ def test_what_cannot_be_loaded_or_calibrated_is_refused(tmp_path):
     exact, images = make("C_4 on images", "exact")
     with pytest.raises(ValueError, match="distribution 'exact': expected one that draws"):
         exact.calibrate(images)
+
+
+def test_the_error_bar_of_complex_vectors_is_a_real_number():
+    torch.manual_seed(0)
+    module = lps_hf.symmetrize(
+        torch.nn.Linear(2, 2, dtype=torch.complex64), "U(2)", "v", "v", "haar", num_eval_samples=400
+    ).eval()
+    x = torch.randn(3, 2, dtype=torch.complex64)
+    estimate = module.estimate(x, generator=torch.Generator().manual_seed(0))
+    again = [module(x, generator=torch.Generator().manual_seed(seed)) for seed in range(1, 101)]
+    spread = torch.stack(again).sub(torch.stack(again).mean(dim=0)).abs().square().mean(dim=0).sqrt()
+    assert estimate.standard_error.dtype == torch.float32
+    torch.testing.assert_close(estimate.standard_error, spread, rtol=0.3, atol=0.0)

@@ -114,3 +114,43 @@ def test_a_value_of_the_wrong_type_ends_the_program(capsys):
         parse_arguments([*NEEDED, "--fold", "first"])
     assert caught.value.code == 2
     assert "argument --fold: invalid int value: 'first'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("centered_padding", "no", False),
+        ("max_nodes", "None", None),
+        ("node_categories", "3, 2", [3, 2]),
+        ("noise_scale", "5e-1", 0.5),
+    ],
+)
+def test_text_in_a_recipe_is_read_by_the_type_of_its_flag(tmp_path, name, value, expected):
+    path = write_recipe(tmp_path, {name: value})
+    assert getattr(parse_arguments([path, *NEEDED])[0], name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_nodes", 3.5), ("max_nodes", True), ("from_scratch", "perhaps"), ("fold", [1]), ("learning_rate", True)],
+)
+def test_a_recipe_with_another_type_is_refused(tmp_path, name, value):
+    path = write_recipe(tmp_path, {name: value})
+    assert f"{name}: expected" in refusal(path, *NEEDED, kind=TypeError)
+
+
+def test_numbers_of_a_backbone_in_a_recipe_are_read_too(tmp_path):
+    path = write_recipe(tmp_path, {"backbone_config": {"model_type": "vit", "initializer_range": "1e-2"}, "dataset_name": "data"})
+    config = json.loads(parse_arguments([path, "--report_to", "none", "--use_cpu"])[0].backbone_config)
+    assert config == {"model_type": "vit", "initializer_range": 0.01}
+    path = write_recipe(tmp_path, {"backbone_config": {"model_type": "lps_gin_id", "num_layers": "few"}, "dataset_name": "data"})
+    assert "backbone_config['num_layers']: expected an int" in refusal(path, kind=TypeError)
+
+
+def test_arguments_made_in_code_are_checked():
+    with pytest.raises(TypeError, match="class_weighted: expected a bool, got str 'False'"):
+        ModelArguments(class_weighted="False")
+    with pytest.raises(TypeError, match="streaming: expected a bool, got str 'no'"):
+        DataArguments(streaming="no")
+    with pytest.raises(TypeError, match="backbone_learning_rate: expected a number or None, got str '1e-3'"):
+        LPSTrainingArguments("out", report_to="none", backbone_learning_rate="1e-3")
