@@ -325,7 +325,6 @@ class LPSForImageClassification(LPSTaskModel):
     """
 
     output_axes = ("c",)
-    main_input_name = "pixel_values"
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)

@@ -14,7 +14,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .backbones import vision_tower_config
 from .base_functions import BaseFunction, inner_output, make_base_function
-from .batches import encode_batch
+from .batches import encode_batch, main_input
 from .configuration_lps import LPSConfig, check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
 from .error_bars import confidence_interval
@@ -76,7 +76,7 @@ class LPSPreTrainedModel(PreTrainedModel):
     config_class = LPSConfig
     config: LPSConfig
     base_model_prefix = "lps"
-    main_input_name = "edge_index"
+    main_input_name = "node_mask"  # of an instance that of its own inputs
     supports_gradient_checkpointing = True
     _no_split_modules = ["EquivariantDistribution", "NodeProjection", "PairProjection"]
     accepts_loss_kwargs = False
@@ -86,6 +86,10 @@ class LPSPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     # Sorting needs every digit, whatever the backbone's precision.
     _keep_in_fp32_modules_strict = ["distribution"]
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        self.main_input_name = main_input(config)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
