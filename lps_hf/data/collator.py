@@ -59,7 +59,7 @@ class DataCollatorForGraphs:
             raise
         if "labels" not in batch and set(rows[0]) <= set(batch):
             logger.warning_once(
-                f"These rows have no label, and no column but {', '.join(rows[0])}, which are arguments of the model. If they had "
-                f"one, a Trainer dropped it: set {_KEPT}, or use LPSTrainer."
+                f"These rows have no label, and no column but {', '.join(rows[0])}, which are arguments of the model. If they "
+                f"had one, a Trainer dropped it: set {_KEPT}, or use LPSTrainer."
             )
         return batch

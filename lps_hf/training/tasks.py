@@ -20,8 +20,9 @@ from lps_hf.evaluation.environment import environment
 from lps_hf.evaluation.json_text import json_text
 from lps_hf.evaluation.metrics import compute_metrics_for, metric_of
 from lps_hf.evaluation.sampling_report import sampling_report
-from lps_hf.hub.checkpoints import RESULTS_FILE, save_checkpoint, write_report
+from lps_hf.hub.checkpoints import save_checkpoint, write_report
 from lps_hf.hub.publishing import publish
+from lps_hf.hub.results_files import RESULTS_FILE
 from lps_hf.models import modeling_heads_lps as heads
 from lps_hf.models.backbones import vision_tower_config
 from lps_hf.models.configuration_base_networks import BASE_NETWORK_CONFIGS

@@ -16,8 +16,8 @@ from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
 from lps_hf.evaluation.metrics import IGNORED
-from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
+from lps_hf.hub.results_files import CARD_FILE
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.row_labels import label_kind
@@ -183,8 +183,8 @@ class LPSTrainer(PublishingTrainer):
             with_standard_error: Return the error bars beside the logits. Metrics are computed of the logits alone.
 
         Returns:
-            `PredictionOutput`: `predictions` are the logits, or with `with_standard_error` a tuple of logits and standard errors of
-            the same shape, NaN where the model has none, as for one sample. Rows of different sizes are filled up with -100.
+            `PredictionOutput`: `predictions` are the logits, or with `with_standard_error` a tuple of logits and standard errors
+            of the same shape, NaN where the model has none, as for one sample. Rows of different sizes are filled up with -100.
         """
         compute_metrics, preprocess = self.compute_metrics, self.preprocess_logits_for_metrics
         if with_standard_error:
