@@ -118,7 +118,7 @@ def _processor_of(model: LPSPreTrainedModel, repo_id: str, options: dict[str, An
         if known.inputs == model.config.inputs:
             return LPSProcessor.from_config(model.config, known.image_processor)
     logger.warning(
-        f"{repo_id}: no processor is known that says how images are prepared for this model, so they will only be divided by 255. "
+        f"{repo_id}: no processor is known that says how images are prepared, so they will only be divided by 255. "
         "Push the model's own processor too, or give both to lps_hf.hub.publish."
     )
     return LPSProcessor.from_config(model.config)

@@ -84,7 +84,16 @@ class DataArguments:
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many rows of each split."})
     report_rows: int = field(
         default=64,
-        metadata={"help": "Measure metric and equivariance error against the number of samples on so many test rows; 0: do not."},
+        metadata={
+            "help": "Measure metric and equivariance error against the number of samples on at most so many test rows; 0: do not."
+        },
+    )
+    report_time_share: float = field(
+        default=0.1,
+        metadata={
+            "help": "Let that take about this share of the training's time at most, with fewer rows, draws and sample counts "
+            "where it would take longer; inf: as long as it takes."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -140,6 +149,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
             raise ValueError(f"{name}: expected at least 1, got {most}.")
     if data_arguments.report_rows < 0:
         raise ValueError(f"report_rows: expected at least 0, got {data_arguments.report_rows}.")
+    if not data_arguments.report_time_share >= 0:
+        raise ValueError(
+            f"report_time_share: expected a share of the training's time of at least 0, or inf, got "
+            f"{data_arguments.report_time_share}. For no report set report_rows to 0."
+        )
     if data_arguments.streaming and training_arguments.max_steps <= 0:
         raise ValueError("max_steps: expected the number of steps of a streamed run, whose length is unknown. Give --max_steps.")
     if data_arguments.streaming and data_arguments.fold is not None:
