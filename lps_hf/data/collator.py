@@ -54,7 +54,8 @@ class DataCollatorForGraphs:
                 pad_to_power_of=self.pad_to_power_of,
             )
         except ValueError as error:
-            if "expected the key" in str(error) and _KEPT not in str(error):
+            known = {*self.processor.model_input_names, "label", "labels", "label_ids"}
+            if "expected the key" in str(error) and _KEPT not in str(error) and set(rows[0]) <= known:
                 raise ValueError(f"{error} If a Trainer dropped it, set {_KEPT}.") from error
             raise
         if "labels" not in batch and set(rows[0]) <= set(batch):

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from argparse import Action, ArgumentTypeError
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -122,18 +123,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     groups: Any = (ModelArguments, DataArguments, LPSTrainingArguments)
-    parser = HfArgumentParser(groups)
+    # The whole list of flags would bury what is wrong with one of them.
+    parser = HfArgumentParser(groups, usage="%(prog)s [RECIPE.yaml] [--FLAG VALUE ...]")
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         recipe_file = arguments.pop(0)
-        recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise ValueError(f"recipe {recipe_file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
-        known = {action.dest for action in parser._actions}
-        unknown = sorted(set(recipe) - known)
-        if unknown:
-            raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
-        if isinstance(recipe.get("backbone_config"), dict):
-            recipe["backbone_config"] = json.dumps(recipe["backbone_config"])
+        recipe = _read_recipe(recipe_file, {action.dest: action for action in parser._actions})
         # A model on the command line takes the place of the recipe's, in whichever of the three forms it is.
         if any(argument.split("=")[0] in [f"--{name}" for name in MODEL_FLAGS] for argument in arguments):
             recipe = {name: value for name, value in recipe.items() if name not in MODEL_FLAGS}
@@ -147,6 +141,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     for name in ("max_train_samples", "max_eval_samples", "num_first_rows"):
         if (most := getattr(data_arguments, name)) is not None and most < 1:
             raise ValueError(f"{name}: expected at least 1, got {most}.")
+    if training_arguments.max_steps <= 0 and not training_arguments.num_train_epochs > 0:
+        raise ValueError(f"num_train_epochs: expected a number above 0, got {training_arguments.num_train_epochs}.")
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(training_arguments, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(training_arguments, name)}.")
+    if not training_arguments.learning_rate >= 0:
+        raise ValueError(f"learning_rate: expected a number of at least 0, got {training_arguments.learning_rate}.")
     if data_arguments.report_rows < 0:
         raise ValueError(f"report_rows: expected at least 0, got {data_arguments.report_rows}.")
     if not data_arguments.report_time_share >= 0:
@@ -159,3 +160,38 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     if data_arguments.streaming and data_arguments.fold is not None:
         raise ValueError("fold: expected none with --streaming, which cannot cut folds. Leave one of them out.")
     return model_arguments, data_arguments, training_arguments
+
+
+def _read_recipe(file: str, actions: Mapping[str, Action]) -> dict[str, Any]:
+    """The flags of a recipe, in the form of defaults of a parser."""
+    try:
+        recipe = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {file}: expected YAML, got something else. {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
+    unknown = sorted(map(str, set(recipe) - set(actions)))
+    if unknown:
+        raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
+    return {name: _checked(actions[name], value) for name, value in recipe.items()}
+
+
+def _checked(action: Action, value: Any) -> Any:
+    """A value of a recipe, which has to be one that its flag takes; argparse looks at texts only."""
+    is_list, takes_list = isinstance(value, list), action.nargs in ("+", "*")
+    if value is None or (takes_list and not is_list):
+        return _checked(action, [value]) if value is not None else None
+    if isinstance(value, dict) and action.type is str:
+        return json.dumps(value)
+    for part in value if is_list and takes_list else [value]:
+        text = part if isinstance(part, str) else json.dumps(part, default=str)
+        try:
+            is_simple = isinstance(part, str | int | float)
+            read = action.type(text) if is_simple and callable(action.type) else part
+        except (ValueError, TypeError, ArgumentTypeError):
+            is_simple = False
+        if not is_simple or (action.choices is not None and read not in action.choices):
+            expected = "a list of " if takes_list else ""
+            expected += getattr(action.type, "__name__", "value").replace("string_to_bool", "bool").replace("<lambda>", "value")
+            raise ValueError(f"recipe: {action.dest}: expected {expected}, got {value!r}. See --help.")
+    return str(value) if action.type is str and not is_list else value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
+from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 from transformers.utils import logging
@@ -367,7 +368,12 @@ def _load_model(task_name: str, arguments: ModelArguments, inferred: dict[str, A
                 f"model_name_or_path: expected a model with {inferred['num_labels']} labels for this data set, got one with "
                 f"{config.num_labels}."
             )
-        return head(config) if from_scratch else head.from_pretrained(arguments.model_name_or_path, config=config)
+        if from_scratch:
+            return head(config)
+        try:
+            return head.from_pretrained(arguments.model_name_or_path, config=config)
+        except SafetensorError as error:
+            raise ValueError(f"model_name_or_path: the weights of {arguments.model_name_or_path} are damaged. {error}") from error
     config_fields = {**inferred, **arguments.config_fields()}
     revision = arguments.backbone_revision
     if arguments.backbone_name_or_path is not None and not from_scratch:
