@@ -26,6 +26,7 @@ import lps_hf
 import lps_hf.models
 from lps_hf import auto
 from lps_hf.hub import save_checkpoint
+from tests.limits import HANGS_AFTER
 from tests.tiny import tiny_classifier, tiny_config, tiny_vit
 
 PUBLIC = {
@@ -95,7 +96,7 @@ def test_a_fresh_process_loads_little_and_finds_everything(tmp_path):
     model = tiny_classifier()
     save_checkpoint(model, lps_hf.LPSProcessor.from_config(model.config), tmp_path)
     command = [sys.executable, "-W", "error", "-X", "importtime", "-c", FRESH_PROCESS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER)
     assert done.returncode == 0, done.stderr.replace("import time:", "")[-3000:]
     seen = json.loads(done.stdout)
 
