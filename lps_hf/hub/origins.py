@@ -21,6 +21,7 @@ logger = logging.get_logger(__name__)
 _FREE_FIELDS = {
     *("num_samples", "num_eval_samples", "tolerance", "min_eval_samples", "max_eval_samples", "samples_per_pass"),
     *("sample_loss", "entropy_loss_coef", "prior_loss_coef", "patch_dropout", "class_weighted"),
+    "variance_prior",  # of error bars
     "backbone_config",  # libraries write their versions and types into it, and the weights tell the rest
 }
 _KEPT_FIELDS = ("license", "license_name", "license_link", "language", "base_model", "datasets")
