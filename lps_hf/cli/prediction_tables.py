@@ -61,15 +61,9 @@ def table_of(results: Sequence[Any]) -> str:
     lines = lines_of(results)
     if not lines:
         return ""
-    names = _names_in(lines)
-    cells = [names, *(tuple(_shown(line.get(name)) for name in names) for line in lines)]
+    cells = [tuple(lines[0]), *(tuple(map(_shown, line.values())) for line in lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
-
-
-def _names_in(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """The columns; only some lines may have a note."""
-    return tuple(dict.fromkeys(name for line in lines for name in line))
 
 
 def _shown(value: Any) -> str:
@@ -87,7 +81,7 @@ def write_results(results: Sequence[Any], file: Path) -> None:
         text = "".join(json_text(result, indent=None) + "\n" for result in results)
     else:
         lines, buffer = lines_of(results), io.StringIO()
-        writer = csv.DictWriter(buffer, _names_in(lines) or ["row"], lineterminator="\n")
+        writer = csv.DictWriter(buffer, list(lines[0]) if lines else ["row"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
         text = buffer.getvalue()
