@@ -124,9 +124,10 @@ class LPSConfig(PreTrainedConfig):
     """
 
     model_type = "lps"
+    # Of an output all but loss and logits: what a Trainer gathers as predictions is the logits alone.
     keys_to_ignore_at_inference = [
-        *("degrees_of_freedom", "draws_agree", "entropy_loss", "prior_loss", "samples", "num_samples", "group_elements"),
-        *("hidden_states", "attentions"),
+        *("standard_error", "degrees_of_freedom", "draws_agree", "entropy_loss", "prior_loss", "samples", "num_samples"),
+        *("group_elements", "hidden_states", "attentions"),
     ]
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")}
 

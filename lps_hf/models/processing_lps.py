@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from os import PathLike
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from .configuration_lps import LPSConfig, check_is_symmetrized
 from .field_types import checked_value, field_types
 from .frames import FRAMES, canonical_labelling_ranks, laplacian_frame_ranks
 from .groups import get_group
+from .push_verbs import PUSHERS, split_push_options
 from .representations import Representation
 from .row_batches import Padding, as_rows, pad_nodes, stack_images
 from .row_checks import FeatureSpec, as_array, check_features, check_graph, check_index, check_points
@@ -196,6 +198,37 @@ class LPSProcessor(ProcessorMixin):
         if self.image_processor is None:
             del settings["image_processor"]  # AutoImageProcessor would take the key for an image processor
         return settings
+
+    def save_pretrained(self, save_directory: str | PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write processor_config.json.
+
+        Args:
+            save_directory: A folder.
+            push_to_hub: Push it afterwards; see `push_to_hub`.
+            kwargs: With `push_to_hub` its options.
+
+        Returns:
+            Names of the files.
+        """
+        repo_id, pushing = split_push_options(save_directory, kwargs)
+        files = super().save_pretrained(str(save_directory), **kwargs)
+        if push_to_hub:
+            self.push_to_hub(repo_id, **pushing)
+        return files
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Put the processor into a repository, with the code that loads it; a model that is there stays as it is.
+
+        Args:
+            repo_id: `user/name`, or `name` for the user of the token.
+            kwargs: `commit_message`, `commit_description`, `private`, `token`, `revision`, `create_pr`.
+
+        Returns:
+            `huggingface_hub.CommitInfo`.
+        """
+        if "processor" in PUSHERS:
+            return PUSHERS["processor"](self, repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)
 
     @classmethod
     def from_config(
