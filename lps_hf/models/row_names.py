@@ -28,7 +28,7 @@ _FIELDS = {
     *(key for keys in LABEL_KEYS.values() for key in keys),
 }
 # Numbers that rows are known by, and what is made of the graph, so that nothing is lost without it.
-_HARMLESS = {"id", "idx", "index", "num_nodes", "num_edges", "frame_ranks"}
+_HARMLESS = {"id", "idx", "index", "num_nodes", "num_edges", "frame_ranks", "orbits"}
 
 
 def other_names_in(row: Mapping[str, Any]) -> list[str]:
