@@ -178,6 +178,9 @@ class LPSConfig(PreTrainedConfig):
             self.backbone_config = make_backbone_config(self.backbone_config)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
+        if self.label2id and not self.id2label:
+            # The base class makes up names where there are no numbers of them, and drops these.
+            self.id2label = {number: name for name, number in self.label2id.items()}
         super().__post_init__(**kwargs)
         group = self._real_group()
         self._check_categories()

@@ -477,7 +477,7 @@ def _is_stream(inputs: Any) -> bool:
     """Whether it is read bit by bit: what can be gone through, and is neither a row nor a graph nor in memory anyway."""
     if isinstance(inputs, Iterator | Dataset):
         return True
-    in_memory = isinstance(inputs, Mapping | str | PathLike | list | tuple) or is_one_row(inputs)
+    in_memory = isinstance(inputs, Mapping | str | bytes | PathLike | list | tuple) or is_one_row(inputs)
     return isinstance(inputs, Iterable) and not in_memory and not is_table(inputs)
 
 
