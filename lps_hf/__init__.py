@@ -6,8 +6,9 @@ Importing the package registers its models and processor with transformers' Auto
 from importlib import import_module
 from typing import Any
 
-from lps_hf.auto import ALIASES, make_alias, register
+from lps_hf.auto import ALIASES, LazyClass, make_alias, register
 from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.push_verbs import PUSHERS
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 register()
+# `push_to_hub` of these is a publication.
+PUSHERS.update({kind: LazyClass("lps_hf.hub.pushing", f"push_{kind}") for kind in ("model", "processor", "pipeline")})
 
 
 def __getattr__(name: str) -> Any:

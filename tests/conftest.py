@@ -12,6 +12,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 
+from tests.limits import HANGS_AFTER
 from tests.loopback_hub import LoopbackHub
 
 
@@ -40,6 +41,7 @@ def hub(loopback_hub, tmp_path, monkeypatch):
     """
     url, cache = loopback_hub.url, str(tmp_path / "cache")
     constants = {"ENDPOINT": url, "HF_HUB_CACHE": cache, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+    constants |= {"HF_HUB_DOWNLOAD_TIMEOUT": HANGS_AFTER, "HF_HUB_ETAG_TIMEOUT": HANGS_AFTER}
     constants["HUGGINGFACE_CO_URL_TEMPLATE"] = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     for name, value in constants.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)

@@ -31,6 +31,7 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from tests.limits import HANGS_AFTER
 from tests.loopback_repos import LFS_SUFFIXES, Commit, HubError, Repo
 
 
@@ -44,7 +45,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None  # close the connection after so many bytes of the body; what was done stays done
     delay: float = 0.0  # seconds to wait before handling, 10 at most
-    until: threading.Event | None = None  # wait for this before handling, 30 seconds at most
+    until: threading.Event | None = None  # wait for this before handling
     drip: float = 0.0  # seconds to wait in the middle of the body, 10 at most
     corrupt: bool = False  # flip the bits of the last byte of the body
 
@@ -100,6 +101,7 @@ class LoopbackHub:
         switches = ["XET", "TELEMETRY", "UPDATE_CHECK", "PROGRESS_BARS"]
         kept |= {f"HF_HUB_DISABLE_{switch}": "1" for switch in switches} | {"HF_HUB_OFFLINE": str(int(offline))}
         kept |= {"HF_TOKEN": self.token if token is None else token, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        kept |= {f"HF_HUB_{what}_TIMEOUT": str(int(HANGS_AFTER)) for what in ("DOWNLOAD", "ETAG")}
         kept |= {"HF_UPDATE_DOWNLOAD_COUNTS": "0"}  # else `datasets` counts every load at a server of its own
         return kept | {"HF_ENDPOINT": self.url, "HF_HOME": str(home)}
 
@@ -150,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    timeout = 60.0
+    timeout = HANGS_AFTER
 
     def log_message(self, *args: Any) -> None:
         """Say nothing: the log is `LoopbackHub.requests`."""
@@ -160,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.take_fault(f"{self.command} {self.path}")
         time.sleep(min(fault.delay, 10.0))
         if fault.until is not None:
-            fault.until.wait(30.0)
+            fault.until.wait(HANGS_AFTER)
         self.status, self.extra_headers = 200, {}
         try:
             if fault.status is not None:
@@ -342,7 +344,7 @@ def run_client(
     *,
     token: str | None = None,
     offline: bool = False,
-    timeout: float = 120.0,
+    timeout: float = HANGS_AFTER,
     **variables: str,
 ) -> subprocess.CompletedProcess:
     """Run Python code in a new process whose Hub is `hub`; warnings are errors there.

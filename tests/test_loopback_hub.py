@@ -5,11 +5,13 @@ Each client is a process of its own (it reads its environment at import) and pri
 
 import http.client
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.limits import HANGS_AFTER
 from tests.loopback_hub import Fault, LoopbackHub, Repo, run_client
 
 
@@ -344,17 +346,25 @@ def test_faults_meet_the_client(hub, tmp_path):
     [
         ("print('said'); raise SystemExit('no such thing')", r"(?s)exit status 1.*said.*no such thing"),
         ("import warnings; warnings.warn('mind the step')", "UserWarning: mind the step"),
-        ("import time; print('slow', flush=True); time.sleep(30)", r"(?s)No end after .*slow"),
         (
             "import socket\ntry: socket.create_connection(('192.0.2.1', 9))\nexcept OSError: pass",
             r"tried to leave 127\.0\.0\.1(?s:.*)192\.0\.2\.1",
         ),
     ],
-    ids=["exit status", "warning", "timeout", "network"],
+    ids=["exit status", "warning", "network"],
 )
 def test_a_failing_client_is_shown(hub, tmp_path, code, complaint):
     with pytest.raises(AssertionError, match=complaint):
-        run_client(hub, tmp_path, code, timeout=1.5)
+        run_client(hub, tmp_path, code)
+
+
+def test_a_client_that_hangs_is_stopped_and_shown(hub, tmp_path, monkeypatch):
+    def hang(command, *, timeout, **options):
+        raise subprocess.TimeoutExpired(command, timeout, output="slow")
+
+    monkeypatch.setattr("subprocess.run", hang)
+    with pytest.raises(AssertionError, match=rf"No end after {HANGS_AFTER} s\.\nslow"):
+        run_client(hub, tmp_path, "pass")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +389,7 @@ def test_plain_http(method, path, headers, status, body):
         lines = [{"key": "header", "value": {"summary": "Add a file"}}]
         lines += [{"key": "file", "value": {"path": "a.txt", "content": "MDEyMzQ1Njc4OQ=="}}]
         hub.repos["models", "tester/plain"].commit("main", lines, "tester", {})
-        connection = http.client.HTTPConnection(hub.url.removeprefix("http://"), timeout=10)
+        connection = http.client.HTTPConnection(hub.url.removeprefix("http://"), timeout=HANGS_AFTER)
         for _ in range(2):  # the connection stays usable after any answer
             connection.request(method, path, headers=headers)
             response = connection.getresponse()

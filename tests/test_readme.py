@@ -102,7 +102,7 @@ def test_every_block_runs_as_written(hub, tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     lightning_checkpoint(tmp_path / "best.ckpt", pattern_tensors())
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = run_client(hub, tmp_path, CLIENT, timeout=600.0, PATH=path)
+    done = run_client(hub, tmp_path, CLIENT, PATH=path)
     assert "verified" in done.stdout
 
 

@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
 
+import lps_hf
 from lps_hf.evaluation.json_text import json_text
 
 from .command import Command, Outcome
@@ -15,6 +17,8 @@ from .sharing import CARD, INFO, PUBLISH, VERIFY
 from .using import EQUIVARIANCE, EVALUATE, PREDICT
 
 COMMANDS = (QUICKSTART, SYMMETRIZE, TRAIN, EVALUATE, PREDICT, EQUIVARIANCE, CARD, PUBLISH, VERIFY, CONVERT, INFO)
+# Errors that say what happened and what to do.
+_IN_WORDS = (OSError, ValueError, TypeError, RuntimeError, ImportError)
 EXIT_CODES = """exit codes:
   0    done
   1    failed; the reason is on stderr, in one line
@@ -45,20 +49,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Stdout holds the one object and nothing that the job prints on its way.
             with contextlib.redirect_stdout(sys.stderr):
                 outcome: Outcome = options.run(options)
-            print(json_text(outcome.data))
+            print(json_text(outcome.data), flush=True)
         else:
             outcome = options.run(options)
             if outcome.text:
-                print(outcome.text)
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+                print(outcome.text, flush=True)
+    except BrokenPipeError:
+        # Whoever reads has seen enough, such as `head`. Python would complain once more when it closes stdout.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 0
+    except Exception as error:
         if options.traceback:
             traceback.print_exc()
-        print(f"lps-hf: {error}", file=sys.stderr)
+        _end_progress_bars()
+        print(f"lps-hf: {_in_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        _end_progress_bars()
         print("lps-hf: interrupted", file=sys.stderr)
         return 130
     return 3 if outcome.found_fault else 0
+
+
+def _end_progress_bars() -> None:
+    """Go to a new line, where a job that failed has left a bar behind."""
+    bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+    for bar in list(bars):
+        bar.close()
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, _IN_WORDS) and text:
+        return text
+    # Its text was not written for those who read it here, and it may be a mistake of ours.
+    causes = [one for one in (error, error.__cause__) if one is not None]
+    texts = [f"{type(one).__name__}: {' '.join(str(one).split())}".rstrip(": .") for one in causes]
+    return f"{'; '.join(texts)}. Add --traceback to see where it comes from."
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -69,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"lps-hf {lps_hf.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for command in COMMANDS:
         _add(commands, command)

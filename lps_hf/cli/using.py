@@ -1,6 +1,6 @@
 """Subcommands that use a checkpoint: evaluate, predict, equivariance."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ def _add_sampling_arguments(parser: ArgumentParser) -> None:
 
 
 def _number_or_auto(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise ArgumentTypeError(f"expected a whole number or 'auto', got {text!r}")
     return text if text == "auto" else int(text)
 
 

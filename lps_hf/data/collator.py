@@ -5,15 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from transformers.utils import logging
 
 from .arrow_rows import rows_of_table
+
+logger = logging.get_logger(__name__)
+
+_KEPT = "remove_unused_columns=False"
 
 
 @dataclass
 class DataCollatorForGraphs:
     """Turn a list of graph rows into one padded batch; all the work is the processor's.
 
-    With `Trainer`, set `remove_unused_columns=False`: it would drop the raw columns before they get here.
+    With transformers' own `Trainer`, set `remove_unused_columns=False`: it would drop the raw columns before they get here. (An
+    `LPSTrainer` does so by itself.) It joins predictions of different numbers of nodes; only scores of all pairs of nodes have to
+    be of one size, with `pad_to_multiple_of` the model's `max_nodes`.
 
     Args:
         processor (`LPSProcessor`): Checks, converts and pads rows.
@@ -39,9 +46,21 @@ class DataCollatorForGraphs:
         rows = list(rows)
         if rows and isinstance(rows[0], pa.Table):
             rows = rows_of_table(pa.concat_tables(rows))
-        return self.processor(
-            rows,
-            return_tensors="pt",
-            pad_to_multiple_of=self.pad_to_multiple_of,
-            pad_to_power_of=self.pad_to_power_of,
-        )
+        try:
+            batch = self.processor(
+                rows,
+                return_tensors="pt",
+                pad_to_multiple_of=self.pad_to_multiple_of,
+                pad_to_power_of=self.pad_to_power_of,
+            )
+        except ValueError as error:
+            known = {*self.processor.model_input_names, "label", "labels", "label_ids"}
+            if "expected the key" in str(error) and _KEPT not in str(error) and set(rows[0]) <= known:
+                raise ValueError(f"{error} If a Trainer dropped it, set {_KEPT}.") from error
+            raise
+        if "labels" not in batch and set(rows[0]) <= set(batch):
+            logger.warning_once(
+                f"These rows have no label, and no column but {', '.join(rows[0])}, which are arguments of the model. If they "
+                f"had one, a Trainer dropped it: set {_KEPT}, or use LPSTrainer."
+            )
+        return batch

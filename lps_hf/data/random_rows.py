@@ -35,7 +35,9 @@ def _random_row(config: LPSConfig, rng: np.random.Generator, max_nodes: int) -> 
     nodes = int(rng.integers(min(3, max_nodes), max_nodes + 1))
     ends = rng.integers(nodes, size=(2, 2 * nodes))
     edge_index = np.concatenate([ends, ends[::-1]], axis=1)
-    row: dict[str, Any] = {"num_nodes": nodes, "edge_index": edge_index.tolist()}
+    row: dict[str, Any] = {"num_nodes": nodes}
+    if "edge_features" in axes or not {*_POINT_FIELDS, "pair_features"} & set(axes):
+        row["edge_index"] = edge_index.tolist()
     for key, field, categories, count in (
         ("node_feat", "node_features", config.node_categories, nodes),
         ("edge_attr", "edge_features", config.edge_categories, edge_index.shape[1]),

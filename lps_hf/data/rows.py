@@ -81,7 +81,9 @@ def labels_of(task: str, rows: Dataset, problem_type: str | None = None) -> np.n
     if task == "image-classification":
         return _as_classes(as_numbers(rows["label"]))
     if task == "particle-dynamics":
-        return _pad([np.array(positions, dtype=np.float64) for positions in rows["target_positions"]])
+        both = zip(rows["target_positions"], rows["positions"], strict=True)
+        targets = [np.full(np.shape(now), np.nan) if later is None else later for later, now in both]
+        return _pad([np.array(target, dtype=np.float64) for target in targets])
     if task == "link-prediction":
         return _pad([as_numbers(label) for label in rows["edge_label"]])
     if task == "node-classification":
@@ -105,6 +107,8 @@ def with_all_pairs(row: Mapping[str, Any]) -> dict[str, Any]:
     num_nodes = row["num_nodes"]
     sources, targets = np.divmod(np.arange(num_nodes**2), num_nodes)
     pairs = np.asarray(row["edge_label_index"], dtype=np.int64).reshape(2, -1)
+    if row["edge_label"] is None:
+        row = {**row, "edge_label": [None] * pairs.shape[1]}
     label = np.full((num_nodes, num_nodes), None)
     for value in (0, 1):
         label[tuple(pairs[:, as_numbers(row["edge_label"]) == value])] = value

@@ -7,7 +7,8 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.representations import Representation
-from lps_hf.models.row_labels import LABEL_KEYS, label_kind
+from lps_hf.models.row_checks import present_keys
+from lps_hf.models.row_labels import LABEL_KEYS, is_known, label_kind
 
 from .arrow_rows import with_fast_rows
 from .rows import TASK_COLUMNS, check_task
@@ -114,16 +115,17 @@ def check_dataset(rows: Iterable[Mapping[str, Any]], processor: Any, *, name: st
         rows: A data set of any kind.
         processor (`LPSProcessor`): The model's, which decides.
         name: What to call the data set in messages.
-        labels: Whether every row needs its label, as for training and metrics.
+        labels: Whether every row needs its label, as for training and metrics; `None` or NaN where it is missing.
 
     Returns:
         `int`: Number of rows.
 
     Raises:
-        ValueError: Naming the first row that does not fit, the key, what was expected and what it has; or if there is no row.
+        ValueError: Naming the first row that does not fit, the key, what was expected and what it has; or if there is no row, or
+            no label in any row that has the key for one.
         TypeError: The same for a value of a wrong type.
     """
-    number = -1
+    number, is_labelled = -1, False
     for number, row in enumerate(_each(with_fast_rows(rows))):
         try:
             batch = processor([row])
@@ -132,9 +134,12 @@ def check_dataset(rows: Iterable[Mapping[str, Any]], processor: Any, *, name: st
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{name}, row {number}: {str(error).removeprefix('row 0: ')}") from error
         if labels and "labels" not in batch:
-            raise ValueError(f"{name}, row {number}: expected a label for this model's task, got only {sorted(row)}.")
+            raise ValueError(f"{name}, row {number}: expected a label for this model's task, got only {present_keys(row)}.")
+        is_labelled = is_labelled or "labels" not in batch or is_known(batch["labels"])
     if number < 0:
         raise ValueError(f"{name}: expected at least one row, got none.")
+    if labels and not is_labelled:
+        raise ValueError(f"{name}: expected a label in one row at least, got None, NaN or -100 in all of them.")
     return number + 1
 
 
@@ -178,7 +183,7 @@ def _columns_of_model(config: LPSConfig) -> tuple[list[str], set[str]]:
             is_real.add(column)
     kind = label_kind(Representation.parse(config.output_representation), axes)
     columns += ["edge_label_index"] if kind == "link" else []
-    columns += LABEL_KEYS[kind] if kind else []
+    columns += [LABEL_KEYS[kind][0]] if kind else []
     if kind == "graph" and config.problem_type in ("regression", "multi_label_classification"):
         is_real.add("y")
     return columns, is_real

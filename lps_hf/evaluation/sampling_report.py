@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -77,6 +77,8 @@ def sampling_report(
     num_rows: int = 64,
     num_draws: int = 4,
     max_samples: int = 32,
+    counts: Sequence[int] | None = None,
+    backbone_elements: int = BACKBONE_ELEMENTS,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -95,6 +97,8 @@ def sampling_report(
         num_rows: The first so many rows are measured, and the equivariance error on the first 32 of them.
         num_draws: Independent sets of draws, and group elements of each row.
         max_samples: See `sample_counts`.
+        counts: The numbers of samples, if not those of `sample_counts`.
+        backbone_elements: Group elements for the error of the plain backbone, and a quarter as many for that with coupled noise.
         seed: Seed of draws and group elements. The same seed on the same machine gives the same report.
         progress: Show a progress bar on stderr.
 
@@ -104,7 +108,7 @@ def sampling_report(
         - `equivariance`: `relative_error` and its `standard_error` at `num_samples`, the configuration's number (the largest
           one for `"auto"`); `backbone_relative_error` and `backbone_standard_error` of the backbone on the stored order;
           `coupled_relative_error`, with noise that moves along, in double precision; `num_rows`, `num_group_elements` of each
-          row, `seed`. The definition is that of `lps_hf.testing.equivariance_error`.
+          row, `num_backbone_elements`, `seed`. The definition is that of `lps_hf.testing.equivariance_error`.
         - `samples`: for each number of samples `num_samples`, `metric` and `metric_deviation` (mean and standard deviation of
           the headline metric over `num_estimates` estimates), `equivariance_error`, `equivariance_standard_error`.
         - `samples_rows`, `samples_draws`: the numbers of rows and of sets.
@@ -117,16 +121,20 @@ def sampling_report(
         TypeError: If an argument has the wrong type.
     """
     check_task_of(task, model)
-    for name, value in (("num_rows", num_rows), ("num_draws", num_draws), ("max_samples", max_samples)):
+    numbers = {"num_rows": num_rows, "num_draws": num_draws, "max_samples": max_samples, "backbone_elements": backbone_elements}
+    for name, value in numbers.items():
         check_num_samples(name, value)
     if num_draws < 2:
         raise ValueError(f"num_draws: expected at least 2, or there would be no error bar, got {num_draws}.")
-    counts = sample_counts(model.config, max_samples)
+    counts = sample_counts(model.config, max_samples) if counts is None else sorted(counts)
     num_rows = min(num_rows, len(rows)) if isinstance(rows, Sized) else num_rows
     was_training = model.training
     model.eval()
+    # The sets of draws, those of moved rows, and the two errors of reference.
+    total = num_draws * (1 - (-num_rows // ROWS_PER_BATCH)) + 2
+    bar = tqdm(total=total, desc="Measuring samples", unit="set", disable=not progress)
     try:
-        draws = list(_draw(model, processor, rows, num_rows, num_draws, counts[-1], seed, progress))
+        draws = list(_draw(model, processor, rows, num_rows, num_draws, counts[-1], seed, bar))
         if not draws:
             raise ValueError("rows: expected at least one row, got none.")
         errors = {count: _equivariance(model, draws[0], count) for count in counts}
@@ -136,11 +144,13 @@ def sampling_report(
             "num_rows": len(draws[0].rows),
             "num_group_elements": num_draws,
             "num_samples": headline,
+            "num_backbone_elements": backbone_elements,
             "seed": seed,
             **dict(zip(("relative_error", "standard_error"), errors[headline], strict=True)),
-            **_reference_errors(model, draws[0].batch, seed),
+            **_reference_errors(model, draws[0].batch, seed, backbone_elements, bar),
         }
     finally:
+        bar.close()
         model.train(was_training)
     name = metric_of(task, model.config.problem_type) if metrics[headline] else ""
     points = []
@@ -169,8 +179,9 @@ def sampling_report(
     return report
 
 
-def _headline(config: LPSConfig, counts: list[int]) -> int:
-    return config.num_eval_samples if config.num_eval_samples in counts else counts[-1]
+def _headline(config: LPSConfig, counts: Sequence[int]) -> int:
+    own = config.num_eval_samples
+    return own if isinstance(own, int) and own in counts else counts[-1]
 
 
 def _draw(
@@ -181,30 +192,28 @@ def _draw(
     num_draws: int,
     num_samples: int,
     seed: int,
-    progress: bool,
+    bar: tqdm,
 ) -> Iterator[_Draws]:
     generator = torch.Generator(model.device).manual_seed(seed)
     collator = DataCollatorForGraphs(processor)
     group, iterator = model.lps.group, islice(iter(rows), num_rows)
     rows_per_pass = CPU_ROWS_PER_PASS if model.device.type == "cpu" else ROWS_PER_PASS
-    total = num_draws * (1 - (-num_rows // ROWS_PER_BATCH))
-    with tqdm(total=total, desc="Measuring samples", unit="set", disable=not progress) as bar:
-        for number, chunk in enumerate(iter(lambda: list(islice(iterator, ROWS_PER_BATCH)), [])):
-            batch = on_device(collator(chunk), model.device)
-            inputs = {key: value for key, value in batch.items() if key != "labels"}
-            encoded = model.lps.encode(**{key: value for key, value in inputs.items() if key != "pair_index"})
-            part = _Draws([], [], batch, chunk)
-            for _ in range(num_draws):
+    for number, chunk in enumerate(iter(lambda: list(islice(iterator, ROWS_PER_BATCH)), [])):
+        batch = on_device(collator(chunk), model.device)
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        encoded = model.lps.encode(**{key: value for key, value in inputs.items() if key != "pair_index"})
+        part = _Draws([], [], batch, chunk)
+        for _ in range(num_draws):
+            noise = model.lps.draw_noise(encoded, num_samples, generator)
+            part.logits.append(outputs_of_draws(model, inputs, noise, rows_per_pass))
+            bar.update()
+            if number == 0:
+                element = group.haar(encoded.node_mask, 1, generator)
                 noise = model.lps.draw_noise(encoded, num_samples, generator)
-                part.logits.append(outputs_of_draws(model, inputs, noise, rows_per_pass))
+                moved = outputs_of_draws(model, act_on_batch(group, element, inputs), noise, rows_per_pass)
+                part.moved.append((element, moved))
                 bar.update()
-                if number == 0:
-                    element = group.haar(encoded.node_mask, 1, generator)
-                    noise = model.lps.draw_noise(encoded, num_samples, generator)
-                    moved = outputs_of_draws(model, act_on_batch(group, element, inputs), noise, rows_per_pass)
-                    part.moved.append((element, moved))
-                    bar.update()
-            yield part
+        yield part
 
 
 def _estimates(draws: Tensor, num_samples: int, group_size: int) -> Tensor:
@@ -255,26 +264,38 @@ def _metrics(model: LPSTaskModel, task: str, draws: list[_Draws], num_samples: i
     return found
 
 
-def _reference_errors(model: LPSTaskModel, batch: dict[str, Tensor], seed: int) -> dict[str, float | None]:
+def _reference_errors(
+    model: LPSTaskModel, batch: dict[str, Tensor], seed: int, num_elements: int, bar: tqdm
+) -> dict[str, float | None]:
     """What the error is without symmetrization, and what is left of it when the noise moves along."""
     generator = torch.Generator(model.device).manual_seed(seed)
-    backbone = equivariance_error(model, batch, BACKBONE_ELEMENTS, symmetrized=False, generator=generator)
+    backbone = equivariance_error(model, batch, num_elements, symmetrized=False, generator=generator)
+    bar.update()
     found = {
         "backbone_relative_error": _finite(backbone.relative_error),
         "backbone_standard_error": _finite(backbone.relative_standard_error),
     }
     if model.config.distribution != "none":  # where nothing is symmetrized, and no noise decides
-        found["coupled_relative_error"] = coupled_error(model, batch, seed)
+        found["coupled_relative_error"] = coupled_error(model, batch, seed, coupled_elements(num_elements))
+    bar.update()
     return found
 
 
-def coupled_error(model: LPSTaskModel, batch: Mapping[str, Tensor], seed: int = 0) -> float | None:
+def coupled_elements(backbone_elements: int) -> int:
+    """How many group elements the error with coupled noise is measured with."""
+    return max(1, COUPLED_ELEMENTS * backbone_elements // BACKBONE_ELEMENTS)
+
+
+def coupled_error(
+    model: LPSTaskModel, batch: Mapping[str, Tensor], seed: int = 0, num_elements: int = COUPLED_ELEMENTS
+) -> float | None:
     """What is left of the relative equivariance error when the noise moves along, q(h·x, h·ε) = h·q(x, ε), in double precision.
 
     Args:
         model: A head; a copy is measured.
         batch: A batch of the processor; its first 8 rows are measured.
         seed: Of group elements and noise.
+        num_elements: Group elements.
 
     Returns:
         The error; `None` where the output is zero.
@@ -285,7 +306,7 @@ def coupled_error(model: LPSTaskModel, batch: Mapping[str, Tensor], seed: int = 
     few = {key: value[:COUPLED_ROWS].to(device) for key, value in batch.items()}
     few = {key: value.double() if value.is_floating_point() else value for key, value in few.items()}
     generator = torch.Generator(device).manual_seed(seed)
-    coupled = equivariance_error(double, few, COUPLED_ELEMENTS, COUPLED_SAMPLES, coupled=True, generator=generator)
+    coupled = equivariance_error(double, few, num_elements, COUPLED_SAMPLES, coupled=True, generator=generator)
     return _finite(coupled.relative_error)
 
 

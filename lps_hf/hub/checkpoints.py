@@ -1,6 +1,5 @@
 """Checkpoint folders that carry their code, written in one piece."""
 
-import re
 import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -18,10 +17,9 @@ from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
 from .model_card import is_own_card, make_model_card
+from .origins import card_fields_of, results_of_origin
 from .remote_code import add_code
-
-CARD_FILE, RESULTS_FILE, FIGURE_FILE = "README.md", "results.json", "samples.png"
-WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+from .results_files import CARD_FILE, FIGURE_FILE, RESULTS_FILE, WEIGHTS_FILE
 
 
 def save_checkpoint(
@@ -31,6 +29,8 @@ def save_checkpoint(
     *,
     results: Mapping[str, Any] | None = None,
     card: ModelCard | str | None = None,
+    max_shard_size: int | str | None = None,
+    origin: Path | None = None,
 ) -> Path:
     """Write model, processor and the code they need to a folder, and what was measured; all of it or nothing.
 
@@ -42,8 +42,11 @@ def save_checkpoint(
         folder: Where to write. Files of other names that are there already stay, unless they are weights of a model, or figures
             that were measured of these weights (results.json, samples.png). A card that was made by this package is made anew.
         results: What was measured, for results.json, the model card (README.md) and, where matplotlib is installed, the figure
-            of metric and equivariance error against the number of samples (samples.png).
+            of metric and equivariance error against the number of samples (samples.png). Default: the results of `origin`, if
+            the model and its processor are still what they were there.
         card: The model card, if not the one made from `results`. Without both, none is written.
+        max_shard_size: Largest size of a file of weights, such as `"5GB"`.
+        origin: The checkpoint folder that the model was loaded from. Default: as the model says, if that is a folder.
 
     Returns:
         `pathlib.Path`: The folder.
@@ -65,11 +68,17 @@ def save_checkpoint(
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         try:
             # With names that later versions of transformers read too.
-            model.save_pretrained(new, save_original_format=True)
+            sharding: dict[str, Any] = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+            model.save_pretrained(new, save_original_format=True, **sharding)
             processor.save_pretrained(new)
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise OSError(f"{folder}: the weights cannot be written. {error}") from error
         add_code(new, model, processor)
+        if results is None:
+            origin = origin or Path(model.name_or_path or new)
+            results = results_of_origin(origin, new)
+            if results is not None and card is None:
+                card = make_model_card(model, results, figure=figure_name(results), **card_fields_of(origin))
         if results is None and card is None and is_own_card(folder / CARD_FILE):
             card = make_model_card(model)  # the one that is there tells figures of other weights
         _write_report(new, model, results, card)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import transformers
+from safetensors import SafetensorError
 
 import lps_hf
 from lps_hf.auto import ALIASES, OWN_AUTO_CLASSES
@@ -36,7 +37,11 @@ def load_checkpoint(
         if isinstance(repo_id_or_folder, Path):
             raise FileNotFoundError(f"{folder}: expected a checkpoint folder, found none.")
         folder = fetch(repo_id_or_folder, revision=revision, token=token)
-    return load_by_auto_class(folder), LPSProcessor.from_pretrained(folder, trust_remote_code=False)
+    model = load_by_auto_class(folder)
+    try:
+        return model, LPSProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder}: expected the settings of a processor in processor_config.json. {error}") from error
 
 
 def load_by_auto_class(folder: str | Path) -> LPSPreTrainedModel:
@@ -67,7 +72,12 @@ def load_by_auto_class(folder: str | Path) -> LPSPreTrainedModel:
             f"{architecture!r}. To make a backbone equivariant, use from_backbone_pretrained or `lps-hf symmetrize`."
         )
     auto_class = getattr(lps_hf if name in ALIASES else transformers, name)
-    model = auto_class.from_pretrained(Path(folder).absolute(), trust_remote_code=False).eval()
+    try:
+        model = auto_class.from_pretrained(Path(folder).absolute(), trust_remote_code=False).eval()
+    except SafetensorError as error:
+        raise ValueError(f"{folder}: expected weights, got a file that is damaged or not whole. {error}") from error
+    except (AttributeError, KeyError) as error:  # of settings that are not what they should be
+        raise ValueError(f"{folder}: expected the settings of a model in config.json. {error}") from error
     # Weights stay where they lie in the file, at any address, and a CPU adds up in another order where it is not a round one.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()

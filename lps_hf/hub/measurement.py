@@ -15,7 +15,7 @@ from lps_hf.data.recorded_rows import recorded_rows
 from lps_hf.data.rows import TASK_COLUMNS
 from lps_hf.evaluation.environment import environment
 from lps_hf.evaluation.prediction import evaluate, task_of
-from lps_hf.evaluation.sampling_report import coupled_error, sampling_report
+from lps_hf.evaluation.sampling_report import BACKBONE_ELEMENTS, coupled_error, sampling_report
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 
 from .loading import load_by_auto_class
@@ -77,12 +77,15 @@ def _rows(task: str, results: Mapping[str, Any], dataset: str | None) -> tuple[A
         return None, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _report_options(results: Mapping[str, Any]) -> dict[str, int]:
+def _report_options(results: Mapping[str, Any]) -> dict[str, Any]:
     equivariance, counts = results["equivariance"], [point.get("num_samples") for point in results.get("samples") or []]
+    elements = equivariance.get("num_backbone_elements", BACKBONE_ELEMENTS)
     return {
         "num_rows": _count("num_rows", results.get("samples_rows") or equivariance.get("num_rows"), MOST_ROWS),
         "num_draws": _count("num_draws", results.get("samples_draws") or equivariance.get("num_group_elements"), MOST_ROWS),
-        "max_samples": max(_count("num_samples", count, MOST_SAMPLES) for count in [*counts, 1]),
+        "counts": [_count("num_samples", count, MOST_SAMPLES) for count in counts] or None,
+        "max_samples": 1,
+        "backbone_elements": _count("num_backbone_elements", elements, MOST_ROWS),
         "seed": _seed(equivariance),
     }
 

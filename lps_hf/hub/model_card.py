@@ -253,6 +253,7 @@ class LPSModelCardData(ModelCardData):
             "spread_error": number(spread["error"]) if spread and "error" in spread else "",
             "spread_bound": number(spread["bound"]) if spread and "bound" in spread else "",
             "samples": sample_rows(results),
+            "report_time": f"{float(results['report_time_share'] or 0):.0%}",
             "starts_above": starts_above_backbone(results),
             "equivariance": equivariance_facts(results),
             "training": training_rows(results),

@@ -13,25 +13,21 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, constants
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
+from transformers.utils import logging
 
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 
-from .checkpoints import (
-    CARD_FILE,
-    FIGURE_FILE,
-    RESULTS_FILE,
-    WEIGHTS_FILE,
-    check_parts,
-    figure_name,
-    is_outdated,
-    save_checkpoint,
-)
+from .checkpoints import check_parts, is_outdated, save_checkpoint
 from .errors import hub_errors, persistently
-from .model_card import complete_card, make_model_card
+from .fetching import fetch
+from .model_card import complete_card, is_own_card, make_model_card
+from .origins import card_fields_of
 from .remote_code import SETTINGS_FILES, code_files
-from .verification import read_results
+from .results_files import CARD_FILE, FIGURE_FILE, RESULTS_FILE, WEIGHTS_FILE, read_results
+
+logger = logging.get_logger(__name__)
 
 _MESSAGE = "Upload symmetrized model"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
@@ -88,6 +84,8 @@ def publish(
     tag: str | None = None,
     token: str | bool | None = None,
     commit_message: str = _MESSAGE,
+    commit_description: str | None = None,
+    max_shard_size: int | str | None = None,
     dry_run: bool = False,
 ) -> CommitInfo | PublishPlan:
     """Upload model, processor, code, card and figures to the Hub as one commit.
@@ -100,7 +98,8 @@ def publish(
         model: The model.
         processor: Its processor.
         repo_id: `user/name`, or `name` for the user of the token; created if it does not exist.
-        results: What was measured, as in results.json of a run.
+        results: What was measured, as in results.json of a run. Default: the results of the checkpoint that the model was loaded
+            from, with the licence and the like of its card, if model and processor are still what they were there.
         card: The model card, if not the one made from `results`.
         license: Licence of the weights, as the Hub writes it, such as `"apache-2.0"`.
         base_model: Hub id of the pretrained backbone; by default as `results` say.
@@ -112,6 +111,8 @@ def publish(
         tag: Name for this commit, such as `"v1.0"`.
         token: Hub token.
         commit_message: Message of the commit.
+        commit_description: More of it.
+        max_shard_size: Largest size of a file of weights, such as `"5GB"`.
         dry_run: Send nothing, and return what would be sent.
 
     Returns:
@@ -124,15 +125,30 @@ def publish(
         OSError: If the Hub refuses or cannot be reached; see `hub_errors`.
     """
     check_parts(model, processor)
-    send = _Sending(repo_id, revision, create_pr, private, tag, token, commit_message, dry_run)
+    send = Sending(repo_id, revision, create_pr, private, tag, token, commit_message, dry_run, commit_description)
     fields: dict[str, Any] = {"license": license, "base_model": base_model, "tags": tags, "datasets": datasets}
+    origin = None if results is not None else _origin_of(model, token)
     with tempfile.TemporaryDirectory(prefix="lps-hf-") as temporary:
-        if card is None:
-            card = make_model_card(model, results, model_id=send.full_name(), figure=figure_name(results), **fields)
-        else:
-            card = complete_card(card, **fields)
-        folder = save_checkpoint(model, processor, Path(temporary) / "checkpoint", results=results, card=card)
-        return send(folder)
+        folder = Path(temporary) / "checkpoint"
+        save_checkpoint(model, processor, folder, results=results, max_shard_size=max_shard_size, origin=origin)
+        if card is None and origin is not None and (folder / RESULTS_FILE).is_file():
+            fields = card_fields_of(origin) | {name: value for name, value in fields.items() if value is not None}
+            if (origin / CARD_FILE).is_file() and not is_own_card(origin / CARD_FILE):
+                card = (origin / CARD_FILE).read_text(encoding="utf-8")  # somebody wrote it
+        if card is not None:
+            return send(folder, card=str(complete_card(card, **fields)))
+        return send(folder, card=str(card_of_folder(folder, model_id=send.full_name(), **fields)))
+
+
+def _origin_of(model: LPSPreTrainedModel, token: str | bool | None) -> Path | None:
+    """The checkpoint that a model was loaded from; `None` if it was not, or cannot be reached."""
+    if not model.name_or_path or Path(model.name_or_path).is_dir():
+        return Path(model.name_or_path) if model.name_or_path else None
+    try:
+        return fetch(model.name_or_path, revision=getattr(model.config, "_commit_hash", None), token=token)
+    except (OSError, ValueError) as error:
+        logger.warning(f"What was measured of {model.name_or_path}, where this model is from, is not kept. {error}")
+        return None
 
 
 def publish_folder(
@@ -177,7 +193,7 @@ def publish_folder(
         OSError: As `publish`.
     """
     folder = Path(folder)
-    send = _Sending(repo_id, revision, create_pr, private, tag, token, commit_message, dry_run)
+    send = Sending(repo_id, revision, create_pr, private, tag, token, commit_message, dry_run)
     fields: dict[str, Any] = {"license": license, "base_model": base_model, "tags": tags, "datasets": datasets}
     checkpoint_files(folder)
     if (folder / CARD_FILE).is_file():
@@ -274,7 +290,7 @@ def _weights(folder: Path) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Sending:
+class Sending:
     """Where a checkpoint goes to, and how."""
 
     repo_id: str
@@ -284,7 +300,8 @@ class _Sending:
     tag: str | None
     token: str | bool | None
     commit_message: str
-    dry_run: bool
+    dry_run: bool = False
+    commit_description: str | None = None
 
     def __post_init__(self) -> None:
         validate_repo_id(self.repo_id)
@@ -313,11 +330,24 @@ class _Sending:
                 for name, content in sorted(contents.items())
             }
             return PublishPlan(self.repo_id, sizes, self.revision, self.create_pr, self.private, self.tag, self.commit_message)
+        return self.send(contents)
+
+    def send(self, contents: Mapping[str, Path | bytes], replaces_model: bool = True) -> CommitInfo:
+        """Make one commit of these files.
+
+        Args:
+            contents: Content, or a file with it, by name.
+            replaces_model: Whether files that tell of the weights that were there before are removed.
+
+        Returns:
+            `CommitInfo`.
+        """
         with hub_errors(self.repo_id, self.revision):
             api = HfApi(token=self.token)
             repo_id = self._prepare(api)
             # A lost answer to a pull request does not say that there is none.
-            commit = persistently(partial(self._commit, api, repo_id, contents), is_repeatable=not self.create_pr)
+            send = partial(self._commit, api, repo_id, contents, replaces_model)
+            commit = persistently(send, is_repeatable=not self.create_pr)
             if self.tag is not None:
                 persistently(partial(api.create_tag, repo_id, tag=self.tag, revision=commit.oid, exist_ok=True))
             return commit
@@ -334,19 +364,21 @@ class _Sending:
             persistently(partial(api.create_branch, repo_id, branch=str(self.revision), exist_ok=True))
         return repo_id
 
-    def _commit(self, api: HfApi, repo_id: str, contents: Mapping[str, Path | bytes]) -> CommitInfo:
+    def _commit(self, api: HfApi, repo_id: str, contents: Mapping[str, Path | bytes], replaces_model: bool) -> CommitInfo:
         while True:
             # Files that are there already are not sent again. That comparison holds for this commit only, so the new one is made
             # for no other: or a file that somebody changes meanwhile would be left out of ours, and two models be mixed.
             before = api.model_info(repo_id, revision=self.revision)
             there = [sibling.rfilename for sibling in before.siblings or []]
-            changes: list[Any] = [CommitOperationDelete(name) for name in there if is_outdated(name) and name not in contents]
+            old = [name for name in there if replaces_model and is_outdated(name) and name not in contents]
+            changes: list[Any] = [CommitOperationDelete(name) for name in old]
             changes += [CommitOperationAdd(name, content) for name, content in contents.items()]
             # Not upload_folder, which may make several commits of one folder.
             commit = api.create_commit(
                 repo_id,
                 changes,
                 commit_message=self.commit_message,
+                commit_description=self.commit_description,
                 revision=self.revision,
                 create_pr=self.create_pr,
                 parent_commit=before.sha,

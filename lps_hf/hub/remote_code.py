@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,24 @@ def add_code(folder: Path, model: LPSPreTrainedModel, processor: LPSProcessor) -
         shutil.copyfile(_find(name, rooms), folder / name)
 
 
+def add_processor_code(folder: Path, processor: LPSProcessor, named: Mapping[str, Any]) -> None:
+    """Add the code of a processor to a folder that its `save_pretrained` has written.
+
+    Args:
+        folder: Holds processor_config.json.
+        processor: What was saved.
+        named: The settings of the model that it is put beside, whose code is to be of the same version; empty if there is none.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+    """
+    _write_settings(folder / "processor_config.json", auto_map={"AutoProcessor": _reference(type(processor))})
+    rooms = [Path(inspect.getfile(type(processor))).parent]
+    theirs = {name for name in _files_named(named) if _find(name, rooms).is_file()}
+    for name in _reachable({Path(inspect.getfile(type(processor))).name, *theirs}, rooms):
+        shutil.copyfile(_find(name, rooms), folder / name)
+
+
 def code_files(folder: Path) -> set[str]:
     """Names of the files that loading a checkpoint with remote code takes, whether they are there or not.
 
@@ -64,11 +83,13 @@ def code_files(folder: Path) -> set[str]:
 
 def _named_in(folder: Path) -> set[str]:
     """Files of the classes that the settings of a checkpoint name."""
-    references: list[str] = []
-    for name in SETTINGS_FILES:
-        settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        references += settings.get("auto_map", {}).values()
-        references += [pipeline["impl"] for pipeline in settings.get("custom_pipelines", {}).values()]
+    found = [_files_named(json.loads((folder / name).read_text(encoding="utf-8"))) for name in SETTINGS_FILES]
+    return set().union(*found)
+
+
+def _files_named(settings: Mapping[str, Any]) -> set[str]:
+    references = [*settings.get("auto_map", {}).values()]
+    references += [pipeline["impl"] for pipeline in settings.get("custom_pipelines", {}).values()]
     return {f"{reference.split('.')[0]}.py" for reference in references}
 
 

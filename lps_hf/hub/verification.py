@@ -1,6 +1,5 @@
 """Checks of a checkpoint as somebody else will load it: by its Auto class, in a fresh process."""
 
-import json
 import math
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from torch import Tensor
 
 import lps_hf
 
-from .checkpoints import RESULTS_FILE
 from .fetching import fetch
+from .results_files import read_results
 
 # Not `-m`, which would import from the working folder first: that may be the checkpoint, with a torch.py of its own.
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from lps_hf.hub.measurement import main; main(sys.argv[2:])"
@@ -26,8 +25,6 @@ STANDARD_ERRORS = 4
 COUPLED_TOLERANCE = 1e-8
 # Relative difference of figures that are the same but for the order in which numbers were added up.
 ROUNDING = 1e-5
-# The objects in a results file.
-_PARTS = ("dataset", "test", "test_deviation", "baseline", "scratch", "training", "equivariance", "environment")
 
 
 @dataclass(frozen=True)
@@ -207,36 +204,6 @@ def _in_fresh_process(request: dict[str, Any], num_threads: int | None = None, s
     if isinstance(answer, dict) and "not_found" in answer:
         raise OSError(answer["not_found"])
     return answer
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """Read results.json of a checkpoint, which somebody else may have written.
-
-    Args:
-        folder: The checkpoint.
-
-    Returns:
-        `dict`: What it holds; nothing where there is none.
-
-    Raises:
-        ValueError: If it is no JSON, or its parts are not objects of figures.
-    """
-    file = folder / RESULTS_FILE
-    if not file.is_file():
-        return {}
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: expected JSON, got something else. {error}") from error
-    if not isinstance(results, dict):
-        raise ValueError(f"{file}: expected a JSON object of figures, got {type(results).__name__}.")
-    for name in _PARTS:
-        if not isinstance(results.get(name) or {}, dict):
-            raise ValueError(f"{file}: expected a JSON object in {name!r}, got {type(results[name]).__name__}.")
-    points = results.get("samples") or []
-    if not (isinstance(points, list) and all(isinstance(point, dict) and "num_samples" in point for point in points)):
-        raise ValueError(f"{file}: expected a list of objects with 'num_samples' in 'samples', got something else.")
-    return results
 
 
 def _test_rows(results: Mapping[str, Any], now: Mapping[str, Any]) -> list[Figure]:

@@ -182,7 +182,17 @@ class ImageBase(BaseFunction):
         images = fields["pixel_values"]
         assert isinstance(images, Tensor)  # edge lists are fields of graphs
         weight = next(self.backbone.parameters())
-        output = self.backbone(pixel_values=images.flatten(0, 1).to(weight.dtype), return_dict=True, **kwargs)
+        try:
+            output = self.backbone(pixel_values=images.flatten(0, 1).to(weight.dtype), return_dict=True, **kwargs)
+        except RuntimeError as error:
+            # torch tells the size of an inner image, between two layers of the classifier.
+            if "Kernel size can't be greater than actual input size" not in str(error):
+                raise
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f"pixel_values: expected images that are large enough for {type(self.backbone).__name__}, got height {height} "
+                f"and width {width}. Resize them, or make the processor with an image_processor that does."
+            ) from error
         return output.logits.unflatten(0, images.shape[:2]), output
 
     def load_pretrained(self, pretrained: str | PreTrainedModel, **hub: Any) -> None:

@@ -61,6 +61,31 @@ def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Te
     return Batch(fields, node_mask, edge_index, edge_mask, tensors.get("frame_ranks"), _coarsest_type(tensors))
 
 
+def main_input(config: LPSConfig) -> str:
+    """Batch key of the input that a Trainer counts, and hands on to metrics.
+
+    It is in every batch, and batches of graphs differ along its second axis only, so that a Trainer can join them. That is not so
+    for `edge_index`, and features of one channel may be missing.
+
+    Args:
+        config: Says which fields there are.
+
+    Returns:
+        `str`: An argument of `LPSModel.forward`.
+    """
+    fields = config.input_representations
+    if "pixel_values" in fields:
+        return "pixel_values"
+    if "positions" in fields or "pair_features" in fields:
+        return "positions"
+    for name, categories in (("node_features", config.node_categories), ("edge_features", config.edge_categories)):
+        if name in fields and categories:
+            return name.replace("features", "categories")
+        if name in fields and fields[name].num_channels > 1:
+            return name
+    return next((name for name in ("velocities", "charges") if name in fields), "node_mask")
+
+
 def _refuse_unread(config: LPSConfig, tensors: Mapping[str, Tensor | None]) -> None:
     """Refuse a field that the model would ignore: its answer would not depend on what the user believes it does."""
     read = set(config.inputs) | ({"charges", "positions"} if "pair_features" in config.inputs else set())

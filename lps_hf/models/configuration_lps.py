@@ -124,9 +124,10 @@ class LPSConfig(PreTrainedConfig):
     """
 
     model_type = "lps"
+    # Of an output all but loss and logits: what a Trainer gathers as predictions is the logits alone.
     keys_to_ignore_at_inference = [
-        *("degrees_of_freedom", "draws_agree", "entropy_loss", "prior_loss", "samples", "num_samples", "group_elements"),
-        *("hidden_states", "attentions"),
+        *("standard_error", "degrees_of_freedom", "draws_agree", "entropy_loss", "prior_loss", "samples", "num_samples"),
+        *("group_elements", "hidden_states", "attentions"),
     ]
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")}
 
@@ -177,6 +178,9 @@ class LPSConfig(PreTrainedConfig):
             self.backbone_config = make_backbone_config(self.backbone_config)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type: expected one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}.")
+        if self.label2id and not self.id2label:
+            # The base class makes up names where there are no numbers of them, and drops these.
+            self.id2label = {number: name for name, number in self.label2id.items()}
         super().__post_init__(**kwargs)
         group = self._real_group()
         self._check_categories()

@@ -55,10 +55,11 @@ class ImageInterface(nn.Module):
             `torch.Tensor` of shape `(batch, group order)`: Logits.
 
         Raises:
-            ValueError: If the image has another shape.
+            ValueError: If the image has another shape, or is not square where it has to be.
         """
         if image.dim() != 4 or image.shape[1] != self.channels:
             raise ValueError(f"image: expected shape (batch, {self.channels}, height, width), got {tuple(image.shape)}.")
+        self.group.check_size(*image.shape[-2:])  # here, as the reduced image has sizes that nobody gave
         reduced = self._reduce(image)
         if not self.group.permutes_pixels:
             reduced = reduced * _disc(reduced)

@@ -415,7 +415,6 @@ class LPSForImageClassification(LPSTaskModel):
     task = "image-classification"
     output_axes = ("c",)
     reads_images = True
-    main_input_name = "pixel_values"
 
     def __init__(self, config: LPSConfig) -> None:
         super().__init__(config)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -17,13 +18,15 @@ from transformers.utils.generic import can_return_tuple
 
 from .backbones import vision_tower_config
 from .base_functions import BaseFunction, inner_output, make_base_function
-from .batches import encode_batch
+from .batches import encode_batch, main_input
+from .carried_code import add_pipeline
 from .configuration_lps import LPSConfig, check_is_symmetrized, check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
 from .error_bars import confidence_interval
 from .groups import get_group
 from .interface_networks import GINInterface
 from .projections import PaddedAxis, PairProjection, PatchProjection
+from .push_verbs import PUSHERS, split_push_options
 from .representations import Batch, EdgeField, Field
 from .symmetrization import BaseCall, Estimate, StoppingRule, Symmetrization, mask_nodes
 
@@ -79,7 +82,7 @@ class LPSPreTrainedModel(PreTrainedModel):
     config_class = LPSConfig
     config: LPSConfig
     base_model_prefix = "lps"
-    main_input_name = "edge_index"
+    main_input_name = "node_mask"  # of an instance that of its own inputs
     supports_gradient_checkpointing = True
     _no_split_modules = ["EquivariantDistribution", "NodeProjection", "PairProjection"]
     accepts_loss_kwargs = False
@@ -89,6 +92,58 @@ class LPSPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     # Sorting needs every digit, whatever the backbone's precision.
     _keep_in_fp32_modules_strict = ["distribution"]
+
+    def __init__(self, config: LPSConfig) -> None:
+        super().__init__(config)
+        self.main_input_name = main_input(config)
+
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike[str],
+        is_main_process: bool = True,
+        *,
+        push_to_hub: bool = False,
+        save_original_format: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write a checkpoint, as `PreTrainedModel.save_pretrained`, with the names that the parameters have.
+
+        transformers would rename the backbone's parameters to those of its first release, and Trainer, which reads a checkpoint
+        without renaming, would go on from it or end with it (`load_best_model_at_end`) without the weights of any layer.
+
+        The code of a model that came with its code goes along, and that of its pipeline.
+
+        Args:
+            save_directory: A folder.
+            is_main_process: Whether this process writes.
+            push_to_hub: Push the model afterwards; see `push_to_hub`.
+            save_original_format: Use the older names, which every version of transformers can read.
+            kwargs: See there; with `push_to_hub` its options, too.
+        """
+        repo_id, pushing = split_push_options(save_directory, kwargs) if push_to_hub else ("", {})
+        super().save_pretrained(save_directory, is_main_process, save_original_format=save_original_format, **kwargs)
+        if is_main_process and self._auto_class is not None and (Path(save_directory) / "config.json").is_file():
+            add_pipeline(Path(save_directory), self.config)
+        if push_to_hub and is_main_process:
+            size = {name: kwargs[name] for name in ("max_shard_size",) if name in kwargs}
+            self.push_to_hub(repo_id, **size, **pushing)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Publish the model as `lps_hf.hub.publish` does: with its processor, code, card and results in one commit.
+
+        The processor is made from the configuration; how images are prepared is taken from the one in the repository, or where
+        the model was loaded from. A model that runs by its own code, without lps_hf, is pushed as transformers does.
+
+        Args:
+            repo_id: `user/name`, or `name` for the user of the token.
+            kwargs: `commit_message`, `commit_description`, `private`, `token`, `revision`, `create_pr`, `max_shard_size`, `tags`.
+
+        Returns:
+            `huggingface_hub.CommitInfo`.
+        """
+        if "model" in PUSHERS:
+            return PUSHERS["model"](self, repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -166,19 +221,6 @@ class LPSPreTrainedModel(PreTrainedModel):
                         "models; save both again with save_pretrained."
                     )
         return (model, report) if output_loading_info else model
-
-    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> None:
-        """Write a checkpoint, as `PreTrainedModel.save_pretrained`, with the names that the parameters have.
-
-        transformers would rename the backbone's parameters to those of its first release, and Trainer, which reads a checkpoint
-        without renaming, would go on from it or end with it (`load_best_model_at_end`) without the weights of any layer.
-
-        Args:
-            args: See there.
-            save_original_format: Use the older names, which every version of transformers can read.
-            kwargs: See there.
-        """
-        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that came with the backbone; all others are new."""

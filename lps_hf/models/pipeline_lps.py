@@ -1,6 +1,5 @@
 """Pipelines: graphs, molecules, points and images in, labels with scores and the standard errors of these scores out."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.base import Pipeline
 
 from .column_mapping import rename_columns
@@ -29,6 +27,7 @@ from .modeling_heads_lps import (
     LPSTaskModel,
 )
 from .processing_lps import LPSProcessor
+from .push_verbs import PUSHERS, split_push_options
 from .row_batches import as_rows
 from .row_checks import check_index
 from .row_files import holds_several
@@ -184,17 +183,33 @@ class LPSPipeline(Pipeline):
 
         Args:
             save_directory: A folder.
-            kwargs: As for `PreTrainedModel.save_pretrained`.
+            kwargs: As for `PreTrainedModel.save_pretrained`; with `push_to_hub=True` the options of `push_to_hub`, too.
 
         Raises:
             ValueError: If there is a file of that name.
         """
         if Path(save_directory).is_file():
             raise ValueError(f"save_directory: expected a folder, got the file {save_directory}. Choose another name.")
+        push_to_hub = kwargs.pop("push_to_hub", False)
+        repo_id, pushing = split_push_options(save_directory, kwargs) if push_to_hub else ("", {})
         self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory, **kwargs)
-        if self.model._auto_class is not None:
-            _add_pipeline(Path(save_directory), self.model.config)
+        self.processor.save_pretrained(save_directory)
+        if push_to_hub:
+            self.push_to_hub(repo_id, **pushing)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Publish model and processor; see `LPSPreTrainedModel.push_to_hub`.
+
+        Args:
+            repo_id: `user/name`, or `name` for the user of the token.
+            kwargs: As there.
+
+        Returns:
+            `huggingface_hub.CommitInfo`.
+        """
+        if "pipeline" in PUSHERS:
+            return PUSHERS["pipeline"](self, repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = sorted(set(parameters) - {*_SAMPLING, *_SHOWING, "local_files_only"})  # which `pipeline()` hands on
@@ -439,15 +454,6 @@ class ErrorBars(NamedTuple):
         return [self.at(place).text(score) for place, score in enumerate(scores)]
 
 
-def _add_pipeline(folder: Path, config: LPSConfig) -> None:
-    """Complete a checkpoint that carries the code of a head, as `lps_hf.hub.save_checkpoint` would have written it."""
-    custom_object_save(LPSPipeline, folder)
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings["auto_map"]["AutoModel"] = "modeling_lps.LPSModel"
-    settings["custom_pipelines"] = dict(config.custom_pipelines)
-    (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 class _Stream(IterableDataset):
     """Rows that are read when they are needed."""
 
@@ -474,7 +480,7 @@ def _is_stream(inputs: Any) -> bool:
     """Whether it is read bit by bit: what can be gone through, and is neither a row nor a graph nor in memory anyway."""
     if isinstance(inputs, Iterator | Dataset):
         return True
-    in_memory = isinstance(inputs, Mapping | str | PathLike | list | tuple) or is_one_row(inputs)
+    in_memory = isinstance(inputs, Mapping | str | bytes | PathLike | list | tuple) or is_one_row(inputs)
     return isinstance(inputs, Iterable) and not in_memory and not is_table(inputs)
 
 

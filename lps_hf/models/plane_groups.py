@@ -135,6 +135,22 @@ class PlaneGroup(Group[FiniteElement]):
             return moved
         return _StraightThrough.apply(moved, elements.soft.to(field.dtype), field.detach(), self, representation, invert)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse images that a quarter turn would give another size.
+
+        Args:
+            height: Of the images.
+            width: Of the images.
+
+        Raises:
+            ValueError: If the group has quarter turns and the images are not square.
+        """
+        if self.num_rotations % 4 == 0 and height != width:
+            raise ValueError(
+                f"image: group {self.name} has quarter turns and expects square images, got height {height} and width {width}. "
+                "Crop or pad them to squares, or choose C_1, C_2, D_1 or D_2."
+            )
+
     def _product(self, left: Tensor, right: Tensor) -> Tensor:
         """Numbers of the products: R^a F^b R^c F^d = R^(a ± c) F^(b + d), where a reflection turns the turns around."""
         n = self.num_rotations
@@ -159,12 +175,8 @@ class PlaneGroup(Group[FiniteElement]):
     def _read_plane(self, index: Tensor, images: Tensor) -> Tensor:
         """Read images (batch, num_samples or 1, channels, height, width) at the places e·p for every pixel p."""
         height, width = images.shape[-2:]
+        self.check_size(height, width)
         n = self.num_rotations
-        if n % 4 == 0 and height != width:
-            raise ValueError(
-                f"image: group {self.name} has quarter turns and expects square images, got height {height} and width {width}. "
-                "Crop or pad them to squares, or choose C_1, C_2, D_1 or D_2."
-            )
         # A pixel's centre as x to the right and y down from the centre of the image, in double precision, where it is exact.
         y = torch.arange(height, device=images.device, dtype=torch.float64).unsqueeze(-1) - (height - 1) / 2
         x = torch.arange(width, device=images.device, dtype=torch.float64) - (width - 1) / 2

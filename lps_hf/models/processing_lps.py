@@ -1,11 +1,14 @@
 """The processor: rows of a data set, for every task, to the model's batch."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from os import PathLike
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 
 from .column_mapping import check_column_mapping, rename_columns
@@ -13,11 +16,13 @@ from .configuration_lps import LPSConfig, check_is_symmetrized
 from .field_types import checked_value, field_types
 from .frames import FRAMES, canonical_labelling_ranks, laplacian_frame_ranks
 from .groups import get_group
+from .push_verbs import PUSHERS, split_push_options
 from .representations import Representation
 from .row_batches import Padding, as_rows, pad_nodes, stack_images
 from .row_checks import FeatureSpec, as_array, check_features, check_graph, check_index, check_points
 from .row_images import check_image_row, check_pillow, make_image_processor, process_images
-from .row_labels import LabelSpec, check_labels, label_kind
+from .row_labels import LABEL_KEYS, LabelSpec, check_labels, is_missing, label_keys_in, label_kind
+from .row_names import MASK_KEYS, OTHER_NAMES, other_names_in, unread_keys, with_known_names
 
 
 @lru_cache(maxsize=8192)
@@ -42,19 +47,27 @@ class LPSProcessor(ProcessorMixin):
     | --- | --- |
     | node and edge features | `edge_index` (two lists of node numbers), `num_nodes`, `node_feat`, `edge_attr` (a list per edge) |
     | positions, velocities, charges | the same (d numbers per node, one for charges); the keys of graphs where they are read |
-    | pixel_values | `image` (a PIL image, or whole numbers of shape height, width, channels), or `pixel_values` |
+    | pixel_values | `image` (a picture or whole numbers, see `check_image_row`), or `pixel_values` |
 
     | output | label of a row | `labels` of the batch |
     | --- | --- | --- |
-    | "c" | `y`, of an image `label` or `labels` | one class (batch,) int64, or targets (batch, num_labels) float32 |
+    | "c" | `y`, of an image `label` | one class (batch,) int64, or targets (batch, num_labels) float32 |
     | "n c", "n n c" | `y`: a class per node | (batch, nodes) int64, -100 on padding |
     | "n n 1" | `edge_label`: 0 or 1 for each pair of `edge_label_index` | (batch, pairs) float32, NaN on padding |
     | "n p", "n v" | `target_positions` (d numbers per node) | (batch, nodes, d) float32, NaN on padding |
 
     The other keys of the batch are those of `LPSModel.forward`, with zeros on padding; the pairs become `pair_index` (batch, 2,
-    pairs). A missing label is `None` or NaN, and for classes also -100. Keys that nothing of this names (`smiles`, `id`, …) are
-    left alone. Every row is checked, so that a model never sees an impossible one. `LPSModel`, having no loss, takes neither
-    `labels` nor `pair_index`: pop them from its batch.
+    pairs). Every row is checked, so that a model never sees an impossible one. `LPSModel`, having no loss, takes neither `labels`
+    nor `pair_index`: pop them from its batch.
+
+    - Other names: `x`, `pos`, `vel` and `edge_weight` are read as `node_feat`, `positions`, `velocities` and `edge_attr` where
+      these are not there, and labels under `y`, `label`, `labels` or `target`. Two labels that differ are refused.
+    - A missing label is `None` or NaN, and for classes also -100. A row without the key is refused beside rows with labels.
+    - Labels that are texts get the numbers that `label2id` has for them; of several labels, the list of those that hold.
+    - Features may be plain lists where there is one of each node or edge, and categories one-hot encoded.
+    - Labels of nodes with masks of splits (`train_mask`, …) are refused: `to_rows(data, split="train")` keeps those of one split.
+    - What is not read is named in a warning, once per processor (in a `DataLoader` by its first worker): fields and labels of
+      other tasks, real numbers, and lists of numbers. Texts and single whole numbers (`smiles`, `id`, …) are left alone.
 
     Args:
         max_nodes (`int`): Largest graph that the model takes.
@@ -75,6 +88,7 @@ class LPSProcessor(ProcessorMixin):
             of a batch must have one size.
         column_mapping (`dict[str, str]`, *optional*): By column of a data set the key of a row that it is, such as
             `{"target": "y"}`, as for `infer_config`. It is saved, and applied to every row.
+        label2id (`dict[str, int]`, *optional*): As in `LPSConfig`: the number of each class, for labels that are texts.
 
     Raises:
         ValueError: If arguments contradict each other or are unknown.
@@ -99,6 +113,7 @@ class LPSProcessor(ProcessorMixin):
         dimension: int = 3,
         image_processor: Any = None,
         column_mapping: Mapping[str, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
     ) -> None:
         types, given = field_types(type(self).__init__), locals()
         for name in types:
@@ -111,9 +126,12 @@ class LPSProcessor(ProcessorMixin):
         self.edge_categories = list(edge_categories) if edge_categories else None
         self.num_labels = num_labels
         self.problem_type = problem_type
+        self.label2id = {str(name): int(number) for name, number in label2id.items()} if label2id else None
         self.frame = {True: "laplacian", False: None}.get(frame, frame)
         if self.frame not in (None, *FRAMES):
             raise ValueError(f"frame: expected one of {', '.join(map(repr, FRAMES))} or None, got {frame!r}.")
+        # Where no inputs are given, a model has edges among them.
+        self._backbone_sees_edges = not inputs or "edge_features" in inputs
         if inputs is None:
             node_channels = sum(self.node_categories) if self.node_categories else num_node_channels
             edge_channels = 1 + sum(self.edge_categories) if self.edge_categories else num_edge_channels
@@ -156,7 +174,14 @@ class LPSProcessor(ProcessorMixin):
             )
         )
         output = Representation.parse(self.output or str(self.num_labels))
-        self._label_spec = LabelSpec(label_kind(output, axes), self.num_labels, self.problem_type, self.dimension)
+        kind = label_kind(output, axes)
+        self._label_spec = LabelSpec(kind, self.num_labels, self.problem_type, self.dimension, self.label2id)
+        read = {"image", "pixel_values"} if self._image_channels is not None else {"num_nodes", "node_feat", *widths}
+        read |= {"edge_index", "edge_attr"} if self._reads_edges else set()
+        # Keys of its own are the label of links and positions, whatever else there is.
+        read |= {"edge_label", "edge_label_index"} if kind == "link" else {"target_positions"} if kind == "position" else set()
+        self._read_keys = read | set(LABEL_KEYS[kind] if kind in ("graph", "node", "image") else ())
+        self._said: set[str] = set()
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -197,6 +222,37 @@ class LPSProcessor(ProcessorMixin):
             del settings["image_processor"]  # AutoImageProcessor would take the key for an image processor
         return settings
 
+    def save_pretrained(self, save_directory: str | PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write processor_config.json.
+
+        Args:
+            save_directory: A folder.
+            push_to_hub: Push it afterwards; see `push_to_hub`.
+            kwargs: With `push_to_hub` its options.
+
+        Returns:
+            Names of the files.
+        """
+        repo_id, pushing = split_push_options(save_directory, kwargs)
+        files = super().save_pretrained(str(save_directory), **kwargs)
+        if push_to_hub:
+            self.push_to_hub(repo_id, **pushing)
+        return files
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Put the processor into a repository, with the code that loads it; a model that is there stays as it is.
+
+        Args:
+            repo_id: `user/name`, or `name` for the user of the token.
+            kwargs: `commit_message`, `commit_description`, `private`, `token`, `revision`, `create_pr`.
+
+        Returns:
+            `huggingface_hub.CommitInfo`.
+        """
+        if "processor" in PUSHERS:
+            return PUSHERS["processor"](self, repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)
+
     @classmethod
     def from_config(
         cls, config: LPSConfig, image_processor: Any = None, column_mapping: Mapping[str, str] | None = None
@@ -229,6 +285,7 @@ class LPSProcessor(ProcessorMixin):
             dimension=group.dimension or 3,
             image_processor=image_processor,
             column_mapping=column_mapping,
+            label2id=_names_of_classes(config),
         )
 
     @classmethod
@@ -316,10 +373,13 @@ class LPSProcessor(ProcessorMixin):
         """Add the column `frame_ranks` to the row of a graph, for `dataset.map`: the frame is then stored with the data."""
         if not self._reads_graphs:
             raise ValueError(f"add_frame: expected a processor of graphs, got one of {', '.join(self.inputs)}.")
-        structure = self._check_structure(rename_columns(row, self.column_mapping or {}), "row")
+        row_in_words = rename_columns(row, self.column_mapping or {})
+        structure = self._check_structure(with_known_names(row_in_words, other_names_in(row_in_words), "row"), "row")
         return {**row, "frame_ranks": self._frame_ranks(structure, self.frame or "laplacian").tolist()}
 
     def _check_row(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if isinstance(row, (dict, Mapping)) and not self._read_keys.issuperset(row):
+            row = self._with_known_names(row, where)
         if self._image_channels is not None:
             checked = check_image_row(row, where, self._image_channels)
         else:
@@ -335,6 +395,40 @@ class LPSProcessor(ProcessorMixin):
             checked["labels"] = labels
         return checked
 
+    def _with_known_names(self, row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        """The row in the words of this class; refuses masks of labels that are used, and names what is not read."""
+        if not any(key not in self._read_keys and value is not None and type(value) is not str for key, value in row.items()):
+            return row  # texts, as most rows have them
+        kind = self._label_spec.kind
+        names = [name for name in other_names_in(row) if OTHER_NAMES[name] in self._read_keys]
+        if self._edge_spec.categories and "edge_weight" in names:
+            names.remove("edge_weight")  # weights are no categories
+        label_keys = label_keys_in(row, kind)
+        read = self._read_keys | {*label_keys, *names}
+        if kind == "node":
+            mask = next((key for key in row if key in MASK_KEYS and row[key] is not None), None)
+            if mask is not None and not all(is_missing(row[key]) for key in label_keys):
+                raise ValueError(
+                    f"{where}: {mask}: expected the labels of one split, got masks that say which label belongs to which, beside "
+                    "the labels of all. Choose with to_rows(data, split='train'), 'validation' or 'test', or remove the masks."
+                )
+        # Without labels masks have nothing to say.
+        unread = [key for key in unread_keys(row, read | (MASK_KEYS if kind == "node" else set())) if key not in self._said]
+        if unread:
+            self._say(
+                f"{where}: this model does not read {', '.join(map(repr, unread))}. It reads "
+                f"{', '.join(map(repr, sorted(read)))}. Nothing is wrong if that is meant; it is named once.",
+                *unread,
+            )
+        return with_known_names(row, names, where) if names else row
+
+    def _say(self, text: str, *keys: str) -> None:
+        """Warn of row keys, each once: not of every row, nor in each of the workers that load data."""
+        self._said.update(keys)
+        worker = get_worker_info()
+        if worker is None or worker.id == 0:
+            warnings.warn(text, stacklevel=2)
+
     def _check_structure(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Nodes, edges and what they carry, by batch key."""
         if self._point_widths:
@@ -343,10 +437,32 @@ class LPSProcessor(ProcessorMixin):
                 checked["edge_index"] = check_index(row, "edge_index", where, checked["num_nodes"])
         else:
             checked = check_graph(row, where, self.max_nodes)
+            if not self._backbone_sees_edges and checked["edge_index"].size and "edge_index" not in self._said:
+                self._say(
+                    f"{where}: edge_index: the backbone of this model does not see edges, as its inputs are "
+                    f"{', '.join(self.inputs)}. They only have an influence on the order in which it sees the nodes. Build the "
+                    "model with edge_features among its inputs if that is not meant; it is named once.",
+                    "edge_index",
+                )
         checked.update(check_features(row, where, self._node_spec, checked["num_nodes"]))
         if self._reads_edges:
             checked.update(check_features(row, where, self._edge_spec, checked["edge_index"].shape[1]))
+        for spec in (self._node_spec, self._edge_spec):
+            if spec.channels == 1 and spec.features_key in checked and spec.row_key not in self._said:
+                is_weight = spec is self._edge_spec and "edge_weight" in row
+                if not is_weight:
+                    self._name_whole_quantities(checked[spec.features_key], spec, where)
         return checked
+
+    def _name_whole_quantities(self, features: np.ndarray, spec: FeatureSpec, where: str) -> None:
+        """Say that a model reads real numbers as quantities, where they look like categories and it was built without any."""
+        if features.size and (features % 1 == 0).all() and (features != features[0]).any():
+            kind = "node" if spec.row_key == "node_feat" else "edge"
+            self._say(
+                f"{where}: {spec.row_key}: whole numbers that are given as real ones are read as one quantity. If they are "
+                f"categories, give them as whole numbers and build the model with {kind}_categories; it is named once.",
+                spec.row_key,
+            )
 
     @staticmethod
     def _given_frame_ranks(row: Mapping[str, Any], where: str, num_nodes: int) -> np.ndarray | None:
@@ -365,6 +481,13 @@ class LPSProcessor(ProcessorMixin):
         if frame == "canonical_labelling":
             colors = (_colors(checked, "node"), _colors(checked, "edge"))
         return _cached_frame_ranks(frame, checked["num_nodes"], checked["edge_index"].tobytes(), *colors)
+
+
+def _names_of_classes(config: LPSConfig) -> dict[str, int] | None:
+    """The number of each class by its name; `None` where there are only the names that transformers makes up."""
+    unnamed = {f"LABEL_{number}" for number in range(config.num_labels)}
+    by_number = {name: number for number, name in (config.id2label or {}).items()}  # either may be given alone
+    return next((names for names in (config.label2id, by_number) if names and set(names) != unnamed), None)
 
 
 def _colors(checked: Mapping[str, Any], kind: str) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .row_labels import LABEL_KEYS, LABEL_PADDING
+from .row_labels import LABEL_KEYS, LABEL_PADDING, is_known
 from .row_molecules import is_smiles_column
 
 # Which axis the arrays of a batch key are padded on.
@@ -21,7 +21,7 @@ _PADDED_KEYS = {
     "edge_features": "edges",
 }
 # Number of axes of what one row has; a column of rows has one more.
-_ROW_AXES = {"edge_index": 2, "positions": 2, "velocities": 2, "pixel_values": 3, "image": 3}
+_ROW_AXES = {"edge_index": 2, "positions": 2, "pos": 2, "velocities": 2, "vel": 2, "pixel_values": 3, "image": 3}
 
 
 class Padding(NamedTuple):
@@ -113,11 +113,12 @@ def pad_nodes(rows: list[dict[str, Any]], label_kind: str | None, padding: Paddi
         _check_all_have("pair_index", "the pairs 'edge_label_index'", rows)
         lengths["pairs"] = padding.length(max(row["pair_index"].shape[1] for row in rows))
         batch["pair_index"] = _pad([row["pair_index"].T for row in rows], lengths["pairs"]).transpose(0, 2, 1)
-    if label_kind in LABEL_PADDING and "labels" in present:
+    labels = _labels_of(rows, label_kind)
+    if labels and label_kind in LABEL_PADDING:
         length = lengths["pairs" if label_kind == "link" else "nodes"]
-        batch["labels"] = _pad(_labels_of(rows, label_kind), length, LABEL_PADDING[label_kind])
-    elif label_kind is not None and "labels" in present:
-        batch["labels"] = np.stack(_labels_of(rows, label_kind))
+        batch["labels"] = _pad(labels, length, LABEL_PADDING[label_kind])
+    elif labels:
+        batch["labels"] = np.stack(labels)
     return batch
 
 
@@ -142,21 +143,27 @@ def stack_images(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
                 "images, or make the processor with an image_processor that does."
             )
     batch = {"pixel_values": np.stack([row["pixel_values"] for row in rows])}
-    if any("labels" in row for row in rows):
-        batch["labels"] = np.stack(_labels_of(rows, "image"))
+    labels = _labels_of(rows, "image")
+    if labels:
+        batch["labels"] = np.stack(labels)
     return batch
 
 
 def _is_one_row(rows: Mapping[str, Any]) -> bool:
-    if rows.get("num_nodes") is not None:
-        return np.ndim(rows["num_nodes"]) == 0
+    num_nodes = rows.get("num_nodes")
+    if num_nodes is not None and np.ndim(num_nodes) == 0:
+        return True
     key = next((key for key in _ROW_AXES if rows.get(key) is not None), None)
-    if key is None:  # a column of SMILES strings is the only content that is left
-        return not any(is_smiles_column(name) and isinstance(value, list | tuple | np.ndarray) for name, value in rows.items())
+    if key is None:  # columns of numbers of nodes, or of SMILES strings, are the only content that is left
+        is_column = any(is_smiles_column(name) and isinstance(value, list | tuple | np.ndarray) for name, value in rows.items())
+        return num_nodes is None and not is_column
     value = rows[key]
     if key == "image" and isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple):
         return False  # several pictures: a single one is no list, or lists of lists
-    return _depth(value) <= _ROW_AXES[key]
+    if _depth(value) > _ROW_AXES[key]:
+        return False
+    # One graph's number of nodes in a list is no column: it has not as many entries. Graphs without edges may be empty lists.
+    return num_nodes is None or len(num_nodes) != len(value)
 
 
 def _depth(value: Any) -> int:
@@ -166,9 +173,24 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, value), default=0) if isinstance(value, list | tuple | np.ndarray) else 0
 
 
-def _labels_of(rows: list[dict[str, Any]], label_kind: str) -> list[np.ndarray]:
+def _labels_of(rows: list[dict[str, Any]], label_kind: str | None) -> list[np.ndarray]:
+    """The labels of all rows, as arrays that stand in one batch; none where rows without a label are beside unknown ones."""
+    labels = [row["labels"] for row in rows if "labels" in row]
+    if label_kind is None or (len(labels) < len(rows) and not any(map(is_known, labels))):
+        return []
     _check_all_have("labels", f"a label {LABEL_KEYS[label_kind][0]!r}", rows)
-    return [row["labels"] for row in rows]
+    if label_kind in LABEL_PADDING or len({label.shape for label in labels}) < 2:
+        return labels
+    # Where nothing says whether labels are classes or numbers, an unknown one is what the others are.
+    first = next((label for label in labels if is_known(label)), labels[0])
+    labels = [label if is_known(label) else np.full_like(first, -100 if first.dtype.kind == "i" else np.nan) for label in labels]
+    wrong = next((number for number, label in enumerate(labels) if label.shape != first.shape), None)
+    if wrong is not None:
+        raise ValueError(
+            f"row {wrong}: expected a label of shape {first.shape}, like those of the other rows, got {labels[wrong].shape}. Set "
+            "problem_type in the model's config, which says what labels are."
+        )
+    return labels
 
 
 def _check_all_have(key: str, meaning: str, rows: list[dict[str, Any]]) -> None:

@@ -36,16 +36,32 @@ def as_array(value: Any, where: str) -> np.ndarray:
         `np.ndarray` of whole, truth or floating point numbers.
 
     Raises:
-        ValueError: If lists are ragged.
+        ValueError: If lists are ragged, or numbers are masked.
         TypeError: If there is something else than numbers.
     """
+    if type(value) is not np.ndarray and hides_numbers(value):
+        raise ValueError(f"{where}: expected numbers, got a masked array in which some are missing. Fill or remove them.")
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{where}: expected lists of equal length, got ragged ones.") from error
+    except (RuntimeError, TypeError) as error:  # a tensor on a GPU, or one with a gradient
+        raise TypeError(f"{where}: expected numbers, got what is no array: {error}") from error
+    if array.dtype.kind == "O":
+        others = [type(item).__name__ for item in array.flat if not isinstance(item, int | float)]
+        got = others[0].removesuffix("Type") if others else "whole numbers beyond 64 bits"
+        raise TypeError(f"{where}: expected numbers, got {got}.")
     if array.dtype.kind not in "iubf":
         raise TypeError(f"{where}: expected numbers, got {array.dtype}.")
     return array
+
+
+def hides_numbers(value: Any) -> bool:
+    """Whether it is a masked array of numpy, or a list of them, in which numbers are missing: `np.asarray` shows these."""
+    if type(value) in (list, tuple):
+        # The first one tells: rows of a masked array are all masked arrays, and this is asked of every list.
+        return len(value) > 0 and isinstance(value[0], np.ma.MaskedArray) and any(map(np.ma.is_masked, value))
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
@@ -100,8 +116,15 @@ def require(row: Mapping[str, Any], key: str, where: str) -> Any:
     """
     value = row.get(key)
     if value is None:
-        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(row)}.")
+        # Data sets put None where a row has nothing, so that the key is there all the same.
+        got = f"{key}=None beside" if key in row else "only"
+        raise ValueError(f"{where}: expected the key {key!r}, got {got} {present_keys(row)}.")
     return value
+
+
+def present_keys(row: Mapping[str, Any]) -> list[str]:
+    """The keys that hold something, for messages."""
+    return sorted(str(key) for key, value in row.items() if value is not None)
 
 
 def check_mapping(row: Any, where: str, keys: str) -> None:
@@ -110,7 +133,7 @@ def check_mapping(row: Any, where: str, keys: str) -> None:
     Raises:
         TypeError: Naming the keys that it needs.
     """
-    if not isinstance(row, Mapping):
+    if not isinstance(row, (dict, Mapping)):  # the check of a dict is faster
         raise TypeError(f"{where}: expected a dictionary with {keys}, got {type(row).__name__}.")
 
 
@@ -135,8 +158,8 @@ def check_graph(row: Mapping[str, Any], where: str, max_nodes: int) -> dict[str,
     if num_nodes is None:
         if row.get("node_feat") is None:
             raise ValueError(
-                f"{where}: expected the key 'num_nodes' or 'node_feat', got only {sorted(row)}. If a Trainer dropped it, set "
-                "remove_unused_columns=False."
+                f"{where}: expected the key 'num_nodes' or 'node_feat', got only {present_keys(row)}. If a Trainer dropped it, "
+                "set remove_unused_columns=False."
             )
         num_nodes = len(np.atleast_1d(as_array(row["node_feat"], f"{where}: node_feat")))
     count = _check_count(num_nodes, f"{where}: num_nodes", max_nodes)
@@ -220,7 +243,8 @@ def check_features(row: Mapping[str, Any], where: str, spec: FeatureSpec, count:
         channels) float32.
 
     Raises:
-        ValueError: If features are missing, not read by the model, out of range or of the wrong shape.
+        ValueError: If features are missing, not read by the model, out of range or of the wrong shape. Plain lists of numbers
+            will do for one feature, and a one-hot encoding for categories.
         TypeError: If they have the wrong type.
     """
     row_key, categories_key, features_key, categories, channels = spec
@@ -240,8 +264,13 @@ def check_features(row: Mapping[str, Any], where: str, spec: FeatureSpec, count:
             )
         return {}
     width = len(categories) if categories else int(channels or 0)
-    # A graph without edges has an empty list of features, whose width cannot be seen.
-    array = array.reshape(0, width) if array.size == 0 and count == 0 else array
+    if array.size == 0 and count == 0:
+        # A graph without edges has an empty list of features, whose width cannot be seen.
+        array = array.reshape(0, width)
+    elif array.ndim == 1 and width == 1:
+        array = array[:, None]
+    elif categories and array.shape == (count, sum(categories)) and sum(categories) != width:
+        array = _from_one_hot(array, categories, place)
     if array.shape != (count, width):
         raise ValueError(f"{place}: expected shape {(count, width)}, got {array.shape}.")
     if categories:
@@ -302,6 +331,19 @@ def _molecule_hint(row: Mapping[str, Any], row_key: str) -> str:
     """Where the features of molecules come from, which nobody has put into the row."""
     name = {"node_feat": "MOLECULE_NODE_CATEGORIES", "edge_attr": "MOLECULE_EDGE_CATEGORIES"}[row_key]
     return f" Those of the column 'smiles' are lps_hf.data.{name}." if row.get("smiles") is not None else ""
+
+
+def _from_one_hot(array: np.ndarray, sizes: Sequence[int], where: str) -> np.ndarray:
+    """The categories (rows, features) of their one-hot encoding (rows, sum of sizes), one feature after the other."""
+    parts = np.split(array, np.cumsum(sizes)[:-1], axis=1)
+    is_encoded = np.stack([((part == 0) | (part == 1)).all(axis=1) & (part.sum(axis=1) == 1) for part in parts], axis=1)
+    if not is_encoded.all():
+        place, feature = np.argwhere(~is_encoded)[0]
+        raise ValueError(
+            f"{where}: expected shape {(len(array), len(sizes))}, a category per feature, or their one-hot encoding, got shape "
+            f"{array.shape} with {parts[feature][place].tolist()} for feature {feature} at place {place}, which is none."
+        )
+    return np.stack([part.argmax(axis=1) for part in parts], axis=1)
 
 
 def _is_constant(node_feat: np.ndarray) -> bool:

@@ -1,20 +1,29 @@
 """Graphs of PyTorch Geometric and networkx as rows, and rows as graphs of networkx; neither package is needed to import this."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from .row_labels import LABEL_KEYS
+from .row_names import MASK_KEYS, OTHER_NAMES, unread_keys
+
 Row = dict[str, Any]
 
-# What PyTorch Geometric calls the content of a row in another way.
-_PYG_NAMES = {"x": "node_feat", "pos": "positions", "vel": "velocities"}
+# What graphs, nodes and edges are called, or what networkx keeps of the file that it read a graph from.
+_NAMES = {"id", "idx", "index", "name", "node_default", "edge_default"}
+# The weights of edges in networkx.
+_WEIGHTS = ("weight", "edge_weight")
 
 
 def from_pyg(data: Any) -> Row:
     """Turn a graph of PyTorch Geometric into a row.
 
     `x` becomes `node_feat`, `pos` `positions` and `vel` `velocities`; whole numbers stay whole numbers, which are categories, and
-    `LPSProcessor` says where a model wants the others. `edge_index`, `edge_attr`, `y`, `edge_label_index`, `edge_label` and all
-    that is not named here keep their names.
+    `LPSProcessor` says where a model wants the others. `edge_weight` becomes `edge_attr`, one real number per edge, where there
+    is none. `edge_index`, `edge_attr`, `y`, `edge_label_index`, `edge_label` and all that is not named here keep their names;
+    `LPSProcessor` names what a model does not read. Of masks (`train_mask`, …) see `to_rows`.
 
     Args:
         data (`torch_geometric.data.Data`): One graph; of a batch, `to_rows` makes one row each.
@@ -35,9 +44,18 @@ def from_pyg(data: Any) -> Row:
     if hasattr(data, "to_data_list"):
         raise ValueError("data: expected one graph, got a batch of them. Pass it to to_rows.")
     values = {key: value for key, value in data.to_dict().items() if value is not None}
+    graphs = set(_in_list(_as_list(values.pop("batch", 0))))
+    if len(graphs) > 1:
+        raise ValueError(
+            f"data: expected one graph, got a batch vector of {len(graphs)}. Pass a list of graphs, or a Batch, to to_rows."
+        )
     if "edge_index" not in values and "adj_t" in values:
         raise ValueError("data: expected the edge list 'edge_index', got a sparse adjacency matrix. Leave ToSparseTensor out.")
-    row = {_PYG_NAMES.get(key, key): _as_list(value) for key, value in values.items()}
+    if "edge_weight" in values and "edge_attr" not in values:
+        values["edge_attr"] = [float(weight) for weight in np.ravel(values.pop("edge_weight"))]
+    # What has the name of a row's key already keeps it.
+    names = {name: key for name, key in OTHER_NAMES.items() if key not in values}
+    row = {names.get(key, key): _as_list(value) for key, value in values.items()}
     counted = next((key for key in ("node_feat", "positions") if key in row), None)
     if "num_nodes" not in row and counted is None:
         raise ValueError(
@@ -63,21 +81,27 @@ def from_networkx(
 ) -> Row:
     """Turn a networkx graph into a row; nodes are numbered in the order in which the graph has them.
 
-    An undirected edge is there in both directions. Parallel edges of a multigraph are all there.
+    An undirected edge is there in both directions. Parallel edges of a multigraph are all there. Attributes that do not come
+    along are named in a warning, but for names of graphs, nodes and edges.
 
     Args:
         graph (`networkx.Graph`): Directed or not.
         node_feat: Name of the node attribute with the features (a number or a list), or of several attributes, one feature
             each. Default: `"node_feat"` or `"x"`, where all nodes have it.
-        edge_attr: The same for edges. Default: `"edge_attr"`, where all edges have it; weights are read if you name them.
+        edge_attr: The same for edges. Default: `"edge_attr"`, or else `"weight"` or `"edge_weight"` as a real number, where all
+            edges have it.
         positions: Name of the node attribute with the coordinates. Default: `"positions"` or `"pos"`, where all nodes have it.
-        y: Name of the label, which the graph has in `graph.graph`, or all of its nodes have. Default: `"y"`, where it is.
+        y: Name of the label, which the graph has in `graph.graph`, or its nodes have: `None` for those without. Default: the
+            first of `"y"`, `"label"`, `"labels"` and `"target"` that is there; of nodes only `"y"` may be a text, as names of
+            nodes stand in `"label"` too.
 
     Returns:
-        `dict`: `edge_index`, `num_nodes`, and of `node_feat`, `edge_attr`, `positions` and `y` those that are there.
+        `dict`: `edge_index`, `num_nodes`, and of `node_feat`, `edge_attr`, `positions`, `y` and masks (`train_mask`, …) of nodes
+        those that are there.
 
     Raises:
-        ValueError: If there is no node, or some nodes or edges lack an attribute that others have or that is named.
+        ValueError: If there is no node, some nodes or edges lack an attribute that others have or that is named, or weights are
+            no numbers.
         TypeError: If it is no graph of networkx.
     """
     if not is_networkx(graph):
@@ -94,20 +118,33 @@ def from_networkx(
         targets += ends[::-1][:directions]
         edges += [attributes] * directions
     row: Row = {"edge_index": [sources, targets], "num_nodes": len(places)}
-    for key, found in (
-        ("node_feat", _attributes("node_feat", nodes, "nodes", node_feat, ("node_feat", "x"))),
-        ("edge_attr", _attributes("edge_attr", edges, "edges", edge_attr, ("edge_attr",))),
-        ("positions", _attributes("positions", nodes, "nodes", positions, ("positions", "pos"))),
+    used: dict[str, set[str]] = {}
+    for key, noun, holders, given, defaults in (
+        ("node_feat", "nodes", nodes, node_feat, ("node_feat", "x")),
+        ("edge_attr", "edges", edges, edge_attr, ("edge_attr", *_WEIGHTS)),
+        ("positions", "nodes", nodes, positions, ("positions", "pos")),
     ):
-        if found is not None:
-            row[key] = found
-    label = y or "y"
-    if label in graph.graph:
-        row["y"] = _in_list(_as_list(graph.graph[label]))
-    elif all(label in attributes for attributes in nodes):
-        row["y"] = [_as_list(attributes[label]) for attributes in nodes]
-    elif y is not None:
-        raise ValueError(f"y: expected {y!r} in graph.graph or on every node, got neither.")
+        names = _attribute_names(holders, given, defaults)
+        if names:
+            row[key] = _attributes(key, holders, noun, names)
+            used.setdefault(noun, set()).update(names)
+    if edge_attr is None and row.get("edge_attr") and not used["edges"] - set(_WEIGHTS):
+        row["edge_attr"] = [[_as_weight(weight) for weight in weights] for weights in row["edge_attr"]]
+    for key in MASK_KEYS:
+        if all(key in attributes for attributes in nodes):
+            row[key] = [bool(attributes[key]) for attributes in nodes]
+            used.setdefault("nodes", set()).add(key)
+    row |= _networkx_labels(graph, nodes, y, used)
+    unread = [f"{name!r} of the graph" for name in unread_keys(graph.graph, used.get("graph", set()) | _NAMES)]
+    for noun, holders in (("nodes", nodes), ("edges", edges)):
+        found = dict.fromkeys(name for attributes in holders for name in attributes)
+        unread += [f"{name!r} of {noun}" for name in found if name not in used.get(noun, set()) | _NAMES]
+    if unread:
+        warnings.warn(
+            f"from_networkx: attributes that do not come along: {', '.join(unread)}. Name those that matter in "
+            "node_feat, edge_attr, positions or y.",
+            stacklevel=2,
+        )
     return row
 
 
@@ -159,20 +196,51 @@ def is_networkx(source: Any) -> bool:
     return all(hasattr(source, name) for name in ("nodes", "edges", "is_directed", "adj"))
 
 
-def _attributes(
-    key: str, holders: Sequence[Mapping[str, Any]], noun: str, given: str | Sequence[str] | None, defaults: Sequence[str]
-) -> list[list[Any]] | None:
-    """The features of all nodes or edges; `None` where no name is given and none of them has one of the default names."""
+def _attribute_names(
+    holders: Sequence[Mapping[str, Any]], given: str | Sequence[str] | None, defaults: Sequence[str]
+) -> list[str]:
+    """The names of the attributes to read; none where no name is given and no node or edge has one of the default names."""
     if given is None:
-        given = next((name for name in defaults if any(name in attributes for attributes in holders)), None)
-        if given is None:
-            return None
-    names = [given] if isinstance(given, str) else list(given)
+        return [name for name in defaults if any(name in attributes for attributes in holders)][:1]
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _attributes(key: str, holders: Sequence[Mapping[str, Any]], noun: str, names: Sequence[str]) -> list[list[Any]]:
+    """The features of all nodes or edges."""
     for name in names:
         missing = sum(name not in attributes for attributes in holders)
         if missing:
             raise ValueError(f"{key}: expected the attribute {name!r} on all {len(holders)} {noun}, got {missing} without it.")
     return [[number for name in names for number in _in_list(_as_list(attributes[name]))] for attributes in holders]
+
+
+def _as_weight(weight: Any) -> float:
+    """A weight is a quantity, even where all of them are whole numbers."""
+    try:
+        return float(weight)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"edge_attr: expected numbers as weights of edges, got {weight!r}. Name an attribute of numbers."
+        ) from error
+
+
+def _networkx_labels(graph: Any, nodes: Sequence[Mapping[str, Any]], y: str | None, used: dict[str, set[str]]) -> Row:
+    """The labels of a graph, or of its nodes; notes their names as used."""
+    names = LABEL_KEYS["graph"] if y is None else (y,)
+    found = [name for name in names if graph.graph.get(name) is not None]
+    if found:
+        used["graph"] = set(found)
+        # Others keep their names: the processor says whether they differ.
+        return {"y" if name == found[0] else name: _in_list(_as_list(graph.graph[name])) for name in found}
+    for name in names:
+        labels = [_as_list(attributes.get(name)) for attributes in nodes]
+        are_names = y is None and name != "y" and any(isinstance(label, str) for label in labels)
+        if not are_names and any(label is not None for label in labels):
+            used.setdefault("nodes", set()).add(name)
+            return {"y": labels}
+    if y is not None:
+        raise ValueError(f"y: expected {y!r} in graph.graph or on its nodes, got neither.")
+    return {}
 
 
 def _as_list(value: Any) -> Any:

@@ -15,7 +15,9 @@ import torch
 from .row_batches import as_rows
 from .row_files import check_not_url, is_file_name, read_file
 from .row_graphs import Row, from_networkx, from_pyg, is_networkx, is_pyg
+from .row_images import is_picture
 from .row_molecules import from_atoms, from_molecule, from_smiles, is_atoms, is_molecule, is_smiles_column
+from .row_names import check_split, labels_of_split
 from .row_structures import CONTENT_KEYS, NODE_LINK_KEYS, graph_of_node_link, is_node_link
 from .row_tables import Record
 
@@ -79,7 +81,7 @@ class Rows(list[Row]):
         return [result_of.get(number) for number in range(len(self) + len(self.skipped))]
 
 
-def to_rows(source: Any, on_error: Literal["raise", "skip"] = "raise") -> Rows:
+def to_rows(source: Any, on_error: Literal["raise", "skip"] = "raise", split: str | None = None) -> Rows:
     """Turn anything that holds graphs, molecules, points or images into rows for `LPSProcessor`.
 
     | source | rows |
@@ -91,7 +93,7 @@ def to_rows(source: Any, on_error: Literal["raise", "skip"] = "raise") -> Rows:
       `from_smiles`; the column becomes `smiles` |
     | atoms of ase | see `from_atoms` |
     | an array of real numbers (points, 2 or 3) | one row with `positions` |
-    | a PIL image | one row with `image` |
+    | a PIL image, the bytes of an image file | one row with `image`, see `check_image_row` |
     | the path of a file, gzipped or not: .jsonl, .ndjson, .json, .parquet | the rows in it |
     | .csv, .tsv | one row per line under a heading; cells that are JSON, such as numbers and lists, are read as such |
     | .smi | one SMILES string per line, and after a space a name, which becomes `id` |
@@ -107,6 +109,9 @@ def to_rows(source: Any, on_error: Literal["raise", "skip"] = "raise") -> Rows:
         source: Any of these.
         on_error: What becomes of rows that cannot be read. `"raise"`: an error that names the first of them. `"skip"`: they are
             left out, and named in a warning.
+        split: `"train"`, `"validation"` or `"test"`: of graphs with masks (`train_mask`, `val_mask`, `test_mask`) keep the labels
+            of the nodes of this split; all others become -100, which losses and metrics leave out. With `None` rows keep labels
+            and masks, and `LPSProcessor` refuses to learn or measure them together.
 
     Returns:
         `Rows`: A list of at least one row, which knows the numbers of its rows in the source, and those skipped. What a model
@@ -119,10 +124,18 @@ def to_rows(source: Any, on_error: Literal["raise", "skip"] = "raise") -> Rows:
         ImportError: If a package that reads it is missing.
     """
     check_on_error(on_error)
+    if split is not None:
+        check_split(split)
     rows = collect_rows(source)
     if on_error == "raise" and rows.skipped:
         raise _joined(rows) from rows.skipped[0].error
     warn_of_skipped(rows)
+    if split is not None:
+        for number, row in enumerate(rows):
+            try:
+                rows[number] = labels_of_split(row, split)
+            except (TypeError, ValueError) as error:
+                raise fault_with(f"row {number}: {error}", error) from error
     return rows
 
 
@@ -302,6 +315,8 @@ def _complete(row: Mapping[str, Any]) -> Row:
     image = row.get("image")
     if isinstance(image, Mapping):  # as parquet files have it
         image = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image.get("path")
+    if isinstance(image, bytes | bytearray):
+        image = io.BytesIO(image)
     if isinstance(image, str | os.PathLike | io.BytesIO):
         return {**row, "image": _open_image(image)}
     if any(row.get(key) is not None for key in CONTENT_KEYS):
@@ -358,8 +373,9 @@ def _is_array(source: Any) -> bool:
     return isinstance(source, torch.Tensor) or (isinstance(source, np.ndarray) and source.dtype.kind in "biufc")
 
 
-def _is_image(source: Any) -> bool:
-    return hasattr(source, "convert") and hasattr(source, "mode")
+def _is_bytes(source: Any) -> bool:
+    """Whether it is the content of an image file."""
+    return isinstance(source, bytes | bytearray)
 
 
 _CONVERTERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Row]], ...] = (
@@ -367,7 +383,8 @@ _CONVERTERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Row]], ...] = (
     (is_networkx, from_networkx),
     (is_molecule, from_molecule),
     (is_atoms, from_atoms),
-    (_is_image, lambda image: {"image": image}),
+    (is_picture, lambda image: {"image": image}),
+    (_is_bytes, lambda data: {"image": _open_image(io.BytesIO(data))}),
     (_is_array, _row_of_points),
 )
 

@@ -1,6 +1,7 @@
 """What every `scripts/run_<task>_no_trainer.py` does: the training loop in sight, with Accelerate in place of the Trainer."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,7 @@ def _train(
     losses: list[float] = []
     recent: list[torch.Tensor] = []
     step, epoch = first_step, first_step // steps_per_epoch
+    start = time.perf_counter()
     progress = tqdm(total=num_steps, initial=first_step, disable=not accelerator.is_local_main_process)
     while step < num_steps:
         # A resumed run goes on with the batches that the interrupted one had not seen: an epoch has an order of its own.
@@ -135,11 +137,12 @@ def _train(
                 break
         epoch += 1
     progress.close()
+    train_seconds = time.perf_counter() - start
     if accelerator.is_main_process:
         # An evaluation that fails costs no weights.
         save_checkpoint(accelerator.unwrap_model(model), task.processor, str(arguments.output_dir))
 
-    report = measure_sampling(task, data_arguments.report_rows if accelerator.is_main_process else 0, arguments)
+    report = measure_sampling(task, data_arguments, arguments, train_seconds) if accelerator.is_main_process else {}
     metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
     results = make_results(task, metrics, losses, step, arguments, report)
     if accelerator.is_main_process:

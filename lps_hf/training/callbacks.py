@@ -11,8 +11,8 @@ from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.evaluation.environment import environment
 from lps_hf.evaluation.metrics import metric_of
 from lps_hf.evaluation.prediction import task_of
-from lps_hf.hub.checkpoints import CARD_FILE
 from lps_hf.hub.model_card import LPSModelCardData
+from lps_hf.hub.results_files import CARD_FILE
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 

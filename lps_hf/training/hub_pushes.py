@@ -14,11 +14,11 @@ from transformers.utils.hub import PushInProgress, hf_api
 
 from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.evaluation.json_text import json_text
-from lps_hf.hub.checkpoints import CARD_FILE, RESULTS_FILE, WEIGHTS_FILE
 from lps_hf.hub.errors import hub_errors
 from lps_hf.hub.model_card import LPSModelCardData
 from lps_hf.hub.publishing import PublishPlan, pictures_in, publish_folder
 from lps_hf.hub.remote_code import SETTINGS_FILES, add_code
+from lps_hf.hub.results_files import CARD_FILE, RESULTS_FILE, WEIGHTS_FILE
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
 from lps_hf.models.processing_lps import LPSProcessor
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from argparse import Action
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,16 @@ class DataArguments:
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many rows of each split."})
     report_rows: int = field(
         default=64,
-        metadata={"help": "Measure metric and equivariance error against the number of samples on so many test rows; 0: do not."},
+        metadata={
+            "help": "Measure metric and equivariance error against the number of samples on at most so many test rows; 0: do not."
+        },
+    )
+    report_time_share: float = field(
+        default=0.1,
+        metadata={
+            "help": "Let that take about this share of the training's time at most, with fewer rows, draws and sample counts "
+            "where it would take longer; inf: as long as it takes."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -122,20 +132,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     groups: Any = (ModelArguments, DataArguments, LPSTrainingArguments)
-    parser = HfArgumentParser(groups)
+    # The whole list of flags would bury what is wrong with one of them.
+    parser = HfArgumentParser(groups, usage="%(prog)s [RECIPE.yaml] [--FLAG VALUE ...]")
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         recipe_file = arguments.pop(0)
-        recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise ValueError(f"recipe {recipe_file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
-        known = {action.dest for action in parser._actions}
-        unknown = sorted(set(recipe) - known)
-        if unknown:
-            raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
         types = {name: annotation for group in groups for name, annotation in field_types(group).items()}
-        if isinstance(recipe.get("backbone_config"), dict):
-            recipe["backbone_config"] = json.dumps(_read_backbone_config(recipe["backbone_config"]))
-        recipe = {name: value_from_file(name, value, types.get(name, Any)) for name, value in recipe.items()}
+        recipe = _read_recipe(recipe_file, {action.dest: action for action in parser._actions}, types)
         # A model on the command line takes the place of the recipe's, in whichever of the three forms it is.
         if any(argument.split("=")[0] in [f"--{name}" for name in MODEL_FLAGS] for argument in arguments):
             recipe = {name: value for name, value in recipe.items() if name not in MODEL_FLAGS}
@@ -149,8 +151,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     for name in ("max_train_samples", "max_eval_samples", "num_first_rows"):
         if (most := getattr(data_arguments, name)) is not None and most < 1:
             raise ValueError(f"{name}: expected at least 1, got {most}.")
+    if training_arguments.max_steps <= 0 and not training_arguments.num_train_epochs > 0:
+        raise ValueError(f"num_train_epochs: expected a number above 0, got {training_arguments.num_train_epochs}.")
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(training_arguments, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(training_arguments, name)}.")
+    if not training_arguments.learning_rate >= 0:
+        raise ValueError(f"learning_rate: expected a number of at least 0, got {training_arguments.learning_rate}.")
     if data_arguments.report_rows < 0:
         raise ValueError(f"report_rows: expected at least 0, got {data_arguments.report_rows}.")
+    if not data_arguments.report_time_share >= 0:
+        raise ValueError(
+            f"report_time_share: expected a share of the training's time of at least 0, or inf, got "
+            f"{data_arguments.report_time_share}. For no report set report_rows to 0."
+        )
     if data_arguments.streaming and training_arguments.max_steps <= 0:
         raise ValueError("max_steps: expected the number of steps of a streamed run, whose length is unknown. Give --max_steps.")
     if data_arguments.streaming and data_arguments.fold is not None:
@@ -165,3 +179,25 @@ def _read_backbone_config(values: dict[str, Any]) -> dict[str, Any]:
         return values  # whoever makes the configuration says which there are
     types = field_types(BASE_NETWORK_CONFIGS[family] if family in BASE_NETWORK_CONFIGS else CONFIG_MAPPING[family])
     return {name: value_from_file(f"backbone_config[{name!r}]", value, types.get(name, Any)) for name, value in values.items()}
+
+
+def _read_recipe(file: str, actions: Mapping[str, Action], types: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a recipe, in the form of defaults of a parser."""
+    try:
+        recipe = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {file}: expected YAML, got something else. {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
+    unknown = sorted(map(str, set(recipe) - set(actions)))
+    if unknown:
+        raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")
+    if isinstance(recipe.get("backbone_config"), dict):
+        recipe["backbone_config"] = json.dumps(_read_backbone_config(recipe["backbone_config"]))
+    values = {}
+    for name, value in recipe.items():
+        values[name] = value_from_file(name, value, types.get(name, Any))
+        choices = actions[name].choices
+        if choices is not None and values[name] is not None and values[name] not in choices:
+            raise ValueError(f"recipe: {name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
+    return values

@@ -1,12 +1,15 @@
 """The shared core of the training scripts: model, processor, data and metrics of a task, made from arguments."""
 
 import json
+import math
+import time
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 from transformers.utils import logging
@@ -19,9 +22,11 @@ from lps_hf.evaluation.baselines import baseline_of
 from lps_hf.evaluation.environment import environment
 from lps_hf.evaluation.json_text import json_text
 from lps_hf.evaluation.metrics import compute_metrics_for, metric_of
+from lps_hf.evaluation.report_plan import plan_report, seconds_per_output
 from lps_hf.evaluation.sampling_report import sampling_report
-from lps_hf.hub.checkpoints import RESULTS_FILE, save_checkpoint, write_report
+from lps_hf.hub.checkpoints import save_checkpoint, write_report
 from lps_hf.hub.publishing import publish
+from lps_hf.hub.results_files import RESULTS_FILE
 from lps_hf.models import modeling_heads_lps as heads
 from lps_hf.models.backbones import vision_tower_config
 from lps_hf.models.configuration_lps import LPSConfig, make_backbone_config
@@ -148,36 +153,41 @@ def prepare_task(
     )
 
 
-def measure_sampling(task: Task, num_rows: int, arguments: LPSTrainingArguments) -> dict[str, Any]:
+def measure_sampling(
+    task: Task, data_arguments: DataArguments, arguments: LPSTrainingArguments, train_seconds: float
+) -> dict[str, Any]:
     """Metric and equivariance error of the trained model against the number of samples, on the first test rows.
 
     The model's configuration gets the variance prior of these draws, so this comes before what depends on error bars.
 
     Args:
         task: The task.
-        num_rows: How many rows; 0 for no report.
+        data_arguments: Says on how many rows at most, and what share of the training's time it may take.
         arguments: Gives the seed, and whether there is a progress bar.
+        train_seconds: How long the training took.
 
     Returns:
-        `dict`: See `sampling_report`; empty if it could not be made: a training that is done is not lost for that.
+        `dict`: See `sampling_report`, and with `report_time_share` that share where rows, draws or numbers of samples were left
+        out for it; empty if there are none to measure, or it could not be made: a training that is done is not lost for that.
     """
+    test_rows, config = task.splits["test"], task.model.config
+    num_rows = min(data_arguments.report_rows, len(test_rows))
     if num_rows == 0:
         return {}
+    share, whole = data_arguments.report_time_share, plan_report(config, num_rows)
     try:
-        report = sampling_report(
-            task.model,
-            task.processor,
-            task.splits["test"],
-            task.name,
-            num_rows=num_rows,
-            seed=arguments.seed,
-            progress=not arguments.disable_tqdm,
-        )
+        plan = whole
+        if math.isfinite(share):
+            start = time.perf_counter()
+            per_output = seconds_per_output(task.model, task.processor, test_rows)
+            plan = plan_report(config, num_rows, per_output, share * train_seconds - (time.perf_counter() - start))
+        options = {**plan.options(), "seed": arguments.seed, "progress": not arguments.disable_tqdm}
+        report = sampling_report(task.model, task.processor, test_rows, task.name, **options)
     except (RuntimeError, ValueError) as error:  # such as a full memory
         logger.warning(f"results.json: no figures against the number of samples, which could not be measured. {error}")
         return {}
-    task.model.config.variance_prior = report.get("variance_prior", task.model.config.variance_prior)
-    return report
+    config.variance_prior = report.get("variance_prior", config.variance_prior)
+    return report if plan == whole else {**report, "report_time_share": share}
 
 
 def make_results(
@@ -357,7 +367,12 @@ def _load_model(task_name: str, arguments: ModelArguments, inferred: dict[str, A
                 f"model_name_or_path: expected a model with {inferred['num_labels']} labels for this data set, got one with "
                 f"{config.num_labels}."
             )
-        return head(config) if from_scratch else head.from_pretrained(arguments.model_name_or_path, config=config)
+        if from_scratch:
+            return head(config)
+        try:
+            return head.from_pretrained(arguments.model_name_or_path, config=config)
+        except SafetensorError as error:
+            raise ValueError(f"model_name_or_path: the weights of {arguments.model_name_or_path} are damaged. {error}") from error
     config_fields = {**inferred, **arguments.config_fields()}
     revision = arguments.backbone_revision
     if arguments.backbone_name_or_path is not None and not from_scratch:

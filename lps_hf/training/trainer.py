@@ -1,5 +1,6 @@
 """A Trainer for symmetrized models; the plain `transformers.Trainer` works too."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,18 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import EvalPrediction, PredictionOutput, has_length
 
 from lps_hf.auto import MODEL_AUTO_CLASSES
 from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.data.similar_lengths import SimilarLengthSampler, row_lengths
-from lps_hf.hub.checkpoints import CARD_FILE
+from lps_hf.evaluation.metrics import IGNORED
 from lps_hf.hub.model_card import LPSModelCardData
+from lps_hf.hub.results_files import CARD_FILE
+from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.modeling_lps import LPSPreTrainedModel
+from lps_hf.models.row_labels import label_kind
 from lps_hf.random_state import unchanged_random_state
 
 from .callbacks import ModelCardCallback
@@ -48,8 +52,12 @@ def set_backbone_learning_rate(
 class LPSTrainer(PublishingTrainer):
     """`Trainer` with separate learning rates, the entropy loss in the logs, and repeatable evaluation.
 
-    With a processor as `processing_class`, data sets hold raw rows and the collator makes the batches. Evaluation draws its group
-    elements from a generator seeded by `args.seed`, so that evaluating the same weights again gives the same figures.
+    With a processor as `processing_class`, data sets hold raw rows and the collator makes the batches. A collator that is not
+    one of transformers' own gets the rows with all their columns, whatever `args.remove_unused_columns` says. Evaluation draws
+    its group elements from a generator seeded by `args.seed`, so that evaluating the same weights again gives the same figures.
+
+    What is handed on as predictions is the logits; `predict(..., with_standard_error=True)` gives their error bars too. Of rows
+    without given pairs link prediction has logits `(rows, nodes, max_nodes)`. Tokens that are counted are nodes.
 
     `train_sampling_strategy="group_by_length"` makes batches of graphs of similar size; see `SimilarLengthSampler`. Lengths are
     read off the rows, or off the column `args.length_column_name`. Evaluation keeps the order of the rows.
@@ -61,10 +69,13 @@ class LPSTrainer(PublishingTrainer):
             padding = getattr(given, "pad_to_power_of", None)
             kwargs["data_collator"] = DataCollatorForGraphs(kwargs["processing_class"], pad_to_power_of=padding)
         super().__init__(*args, **kwargs)
+        if not getattr(self.data_collator, "__module__", "").startswith("transformers."):
+            self.args.remove_unused_columns = False  # its rows have columns that are no arguments of the model
         if self._card_callback is None:
             self.add_callback(ModelCardCallback())
         self._entropy_losses: list[torch.Tensor] = []
         self._generator: torch.Generator | None = None
+        self._with_standard_error = False
 
     @property
     def _card_callback(self) -> ModelCardCallback | None:
@@ -156,6 +167,39 @@ class LPSTrainer(PublishingTrainer):
             self._entropy_losses.clear()
         super().log(logs, *args, **kwargs)
 
+    def predict(  # type: ignore[override]
+        self,
+        test_dataset: Any,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        *,
+        with_standard_error: bool = False,
+    ) -> PredictionOutput:
+        """Predict, and with labels compute metrics; see `Trainer.predict`.
+
+        Args:
+            test_dataset: Rows.
+            ignore_keys: More keys of the model's output that are not gathered, beside those of its configuration.
+            metric_key_prefix: Prefix of the metrics' names.
+            with_standard_error: Return the error bars beside the logits. Metrics are computed of the logits alone.
+
+        Returns:
+            `PredictionOutput`: `predictions` are the logits, or with `with_standard_error` a tuple of logits and standard errors
+            of the same shape, NaN where the model has none, as for one sample. Rows of different sizes are filled up with -100.
+        """
+        compute_metrics, preprocess = self.compute_metrics, self.preprocess_logits_for_metrics
+        if with_standard_error:
+            self._with_standard_error = True
+            if compute_metrics is not None:
+                self.compute_metrics = lambda prediction, **options: compute_metrics(_with_logits_alone(prediction), **options)
+            if preprocess is not None:
+                self.preprocess_logits_for_metrics = lambda pair, labels: (preprocess(pair[0], labels), pair[1])
+        try:
+            return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            self._with_standard_error = False
+            self.compute_metrics, self.preprocess_logits_for_metrics = compute_metrics, preprocess
+
     @unchanged_random_state()
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._generator = torch.Generator(self.args.device).manual_seed(self.args.seed)
@@ -164,9 +208,42 @@ class LPSTrainer(PublishingTrainer):
         finally:
             self._generator = None
 
-    def prediction_step(self, model: nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
         num_samples = getattr(self.args, "num_eval_samples", None)
-        inputs = {**inputs, "generator": self._generator}
-        if num_samples is not None:
-            inputs["num_samples"] = num_samples
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        drawing = {"generator": self._generator, **({} if num_samples is None else {"num_samples": num_samples})}
+        config = getattr(self.model, "config", None)
+        ignored = {*(ignore_keys or ()), *getattr(config, "keys_to_ignore_at_inference", ())}
+        if self._with_standard_error:
+            ignored.discard("standard_error")
+        loss, logits, labels = super().prediction_step(model, {**inputs, **drawing}, prediction_loss_only, sorted(ignored))
+        if self._with_standard_error and isinstance(logits, torch.Tensor):
+            logits = (logits, torch.full_like(logits, torch.nan))
+        if "inputs" in self.args.include_for_metrics and self.model.main_input_name == "node_mask":
+            inputs["node_mask"] = inputs["node_mask"].long()  # what Trainer fills up with would be true in a mask
+        if getattr(config, "model_type", None) == LPSConfig.model_type and _scores_all_pairs(config, inputs):
+            logits = _filled_up(logits, config.max_nodes)
+        return loss, logits, labels
+
+    def _track_num_input_tokens(self, inputs: dict) -> None:
+        if "node_mask" in inputs and hasattr(self.model, "main_input_name"):
+            inputs = {self.model.main_input_name: inputs["node_mask"], "attention_mask": inputs["node_mask"]}
+        super()._track_num_input_tokens(inputs)
+
+
+def _with_logits_alone(prediction: EvalPrediction) -> EvalPrediction:
+    """What metrics are computed of."""
+    others = {"inputs": prediction.inputs, "losses": prediction.losses}
+    return EvalPrediction(prediction.predictions[0], prediction.label_ids, **others)
+
+
+def _scores_all_pairs(config: LPSConfig, inputs: Mapping[str, Any]) -> bool:
+    return label_kind(config.output_representation, config.inputs) == "link" and "pair_index" not in inputs
+
+
+def _filled_up(logits: Any, size: int) -> Any:
+    """Scores (rows, nodes, nodes), or a tuple of them and their errors, in a size that Trainer can join: it fills up one axis."""
+    if isinstance(logits, tuple):
+        return tuple(_filled_up(part, size) for part in logits)
+    return None if logits is None else nn.functional.pad(logits, (0, size - logits.shape[2]), value=IGNORED)

@@ -1,5 +1,6 @@
 """What every `scripts/run_<task>.py` does: train and evaluate a task with `LPSTrainer`."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -46,11 +47,13 @@ def _train(
         eval_dataset=task.splits.get("validation"),
         compute_metrics=task.metrics_of("validation") if "validation" in task.splits else None,
     )
+    start = time.perf_counter()
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    train_seconds = time.perf_counter() - start
     is_main = trainer.is_world_process_zero()
     if is_main:
         save_checkpoint(task.model, task.processor, str(arguments.output_dir))  # an evaluation that fails costs no weights
-    report = measure_sampling(task, data_arguments.report_rows if is_main else 0, arguments)
+    report = measure_sampling(task, data_arguments, arguments, train_seconds) if is_main else {}
     trainer.compute_metrics = task.metrics_of("test")
     metrics = figures_of(trainer.evaluate(task.splits["test"], metric_key_prefix="test"), "test")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

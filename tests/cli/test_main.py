@@ -1,11 +1,15 @@
 """The command line: help, what it prints where, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+import yaml
+from tqdm.auto import tqdm
 
+import lps_hf
 from lps_hf import cli
 from lps_hf.cli.command import TASK_NAMES
 from lps_hf.cli.main import COMMANDS
@@ -70,10 +74,63 @@ def test_a_job_that_fails_says_why_on_stderr(quickstart, capsys, error):
     assert not output.out
 
 
-def test_a_defect_is_not_hidden(quickstart):
-    quickstart.error = KeyError("a mistake in the package")
-    with pytest.raises(KeyError):
-        cli.main(["quickstart"])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("two\n  lines"), "two lines"),
+        (KeyError("a mistake"), "KeyError: 'a mistake'. Add --traceback to see where it comes from."),
+        (AssertionError(), "AssertionError. Add --traceback to see where it comes from."),
+        (ValueError(""), "ValueError. Add --traceback to see where it comes from."),
+        (yaml.YAMLError("no YAML"), "YAMLError: no YAML. Add --traceback to see where it comes from."),
+        (MemoryError(), "MemoryError. Add --traceback to see where it comes from."),
+    ],
+)
+def test_whatever_fails_is_one_line(quickstart, capsys, error, line):
+    quickstart.error = error
+    assert cli.main(["quickstart"]) == 1
+    assert capsys.readouterr().err == f"lps-hf: {line}\n"
+
+
+def test_a_cause_is_told_where_the_error_itself_says_little(quickstart, capsys):
+    class DatasetGenerationError(Exception):
+        pass
+
+    quickstart.error = DatasetGenerationError("An error occurred.")
+    quickstart.error.__cause__ = KeyError("column")
+    assert cli.main(["quickstart"]) == 1
+    assert "lps-hf: DatasetGenerationError: An error occurred; KeyError: 'column'. Add" in capsys.readouterr().err
+
+
+def test_the_line_does_not_stand_behind_a_progress_bar(quickstart, capsys, monkeypatch):
+    from lps_hf.training import quickstart as module
+
+    bars = []
+
+    def fail(*arguments):
+        bars.append(tqdm(total=2, mininterval=0))
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "run_quickstart", fail)
+    assert cli.main(["quickstart"]) == 1
+    assert capsys.readouterr().err.endswith("\nlps-hf: disk full\n")
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"lps-hf {lps_hf.__version__}\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_closed_pipe_is_no_error(capfd, monkeypatch, flags):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert cli.main(["info", *flags]) == 0
+        print("more", file=stdout)  # and nothing when Python closes it at the end
+    assert not capfd.readouterr().err
 
 
 def test_quickstart_without_matplotlib_says_what_to_install(monkeypatch, capsys):

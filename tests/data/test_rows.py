@@ -434,6 +434,9 @@ def test_images_say_their_classes_by_name_or_by_number():
         ("node-classification", ({}, {"y": [1]}), [[0, 2, -100], [1, -100, -100]]),
         ("link-prediction", ({}, {"edge_label": [0, 1, None]}), [[1, 0, NAN], [0, 1, NAN]]),
         ("particle-dynamics", ({}, {"target_positions": SPACE[:1]}), [SPACE, [SPACE[0], [NAN] * 3, [NAN] * 3]]),
+        ("node-classification", ({}, {"y": None}), [[0, 2, -100], [-100] * 3]),
+        ("link-prediction", ({}, {"edge_label": None}), [[1, 0], [NAN] * 2]),
+        ("particle-dynamics", ({}, {"target_positions": None}), [SPACE, [[NAN] * 3] * 3]),
         ("molecule-regression", ({}, {"y": [None, 1.0]}), [[0.5, -2.0], [NAN, 1.0]]),
         ("point-cloud-classification", ({}, {"y": [None]}), [1, -100]),
         ("image-classification", ({}, {"label": None}), [3, -100]),
@@ -453,6 +456,7 @@ def test_all_pairs_keep_the_links_and_add_what_was_not_asked_for():
     assert full["id"] == "a"
     rows = Dataset.from_list([row]).map(with_all_pairs)
     assert rows[0]["edge_label"] == full["edge_label"]
+    assert with_all_pairs({**row, "edge_label": None})["edge_label"] == [None] * 9
 
 
 GENERATED = [

@@ -102,6 +102,11 @@ def test_the_first_row_that_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"dataset, row 3: expected a label for this model's task, got only \['edge_index', "):
         check_dataset(rows, processor)
     assert check_dataset(rows[:5], processor, labels=False) == 5
+    some, none = [{**row, "y": None if number else [1]} for number, row in enumerate(rows[:3])], {**rows[0], "y": None}
+    assert check_dataset(Dataset.from_list(some), processor) == 3
+    assert check_dataset([none], processor, labels=False) == 1
+    with pytest.raises(ValueError, match="train: expected a label in one row at least, got None, NaN or -100 in all of them"):
+        check_dataset([none, none], processor, name="train")
     with pytest.raises(ValueError, match="dataset: expected at least one row"):
         check_dataset([], processor)
     with pytest.raises(TypeError, match="dataset, row 0: expected a dictionary"):

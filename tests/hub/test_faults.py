@@ -18,6 +18,7 @@ from huggingface_hub import HfApi
 from lps_hf.hub import fetch, publish_folder, save_checkpoint
 from lps_hf.hub.publishing import checkpoint_files
 from lps_hf.models.processing_lps import LPSProcessor
+from tests.limits import HANGS_AFTER
 from tests.loopback_hub import Fault, run_client
 from tests.tiny import tiny_classifier
 
@@ -256,7 +257,12 @@ def test_a_fetch_that_fails_says_why_and_leaves_only_whole_files(hub, published,
 
 
 def test_a_file_that_stops_coming_is_asked_for_again(hub, published, waits, monkeypatch):
+    def wait(seconds):
+        waits.append(seconds)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", HANGS_AFTER)  # it may be slow again
+
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", wait)
     hub.inject(Fault("GET .*/model.safetensors", drip=3.0))
     folder = fetch(published)
     assert waits

@@ -197,13 +197,13 @@ def test_a_publication_that_fails_leaves_no_empty_repository(journey):
     assert journey.seen["made in vain"] == [False, False]
 
 
-def test_a_plain_push_carries_no_code_and_that_of_the_trainer_does(journey):
+def test_a_plain_push_is_a_publication_and_so_is_that_of_the_trainer(journey):
     for number, push in enumerate(("plain push", "Trainer's push")):
         logits, processor, files = journey.seen[push]
         assert logits == journey.logits[number]
         assert processor is True
         assert {"config.json", "model.safetensors", "processor_config.json"} <= set(files)
-        assert any(name.endswith(".py") for name in files) == (push == "Trainer's push")
+        assert {"README.md", "modeling_heads_lps.py", "processing_lps.py", "pipeline_lps.py"} <= set(files)
 
 
 def test_weights_in_shards_are_replaced(journey):

@@ -28,7 +28,7 @@ def generated_rows():
     return recorded_rows(TASK, FACTS)
 
 
-def recorded_checkpoint(folder, task=TASK, rows=None, facts=FACTS):
+def recorded_checkpoint(folder, task=TASK, rows=None, facts=FACTS, **report):
     """A checkpoint of a random model with its figures."""
     model, processor, _ = task_case(task, distribution="haar")
     rows = generated_rows() if rows is None else rows
@@ -40,7 +40,7 @@ def recorded_checkpoint(folder, task=TASK, rows=None, facts=FACTS):
         "num_test": len(rows),
         "seed": 5,
         "eval_batch_size": 4,
-        **sampling_report(model, processor, rows, task, num_rows=5, num_draws=2, max_samples=4, seed=5),
+        **sampling_report(model, processor, rows, task, **(report or {"num_rows": 5, "num_draws": 2, "max_samples": 4}), seed=5),
         "environment": environment("cpu"),
     }
     save_checkpoint(model, processor, folder)
@@ -68,6 +68,15 @@ def test_every_task_is_measured_by_its_auto_class(task, tmp_path, monkeypatch):
     assert found.keys() == {
         *("environment", "num_test", "test", "equivariance", "samples", "samples_rows", "samples_draws", "test_deviation"),
     }
+
+
+def test_a_report_that_was_cut_is_measured_as_it_was(tmp_path):
+    plan = {"num_rows": 3, "num_draws": 2, "counts": [1, 2], "backbone_elements": 2}
+    folder, results = recorded_checkpoint(tmp_path, **plan)
+    results["report_time_share"] = 0.1
+    found = measure(folder, results)
+    assert found == {key: results[key] for key in found}
+    assert [point["num_samples"] for point in found["samples"]] == [1, 2]  # and not the configuration's three
 
 
 def test_other_weights_give_other_figures(tmp_path):

@@ -239,6 +239,12 @@ def test_deviations_of_a_part_of_the_rows_are_not_told_of_all():
     assert "standard deviation over draws of group elements" not in shown
 
 
+def test_a_report_that_was_cut_is_said_to_be():
+    text = "fewer rows, draws and numbers of samples than usual, to take no more than about 10% of the training's time."
+    cards = [str(make_model_card(tiny_classifier(), {**RESULTS, **more})) for more in ({}, {"report_time_share": 0.1})]
+    assert [text in card for card in cards] == [False, True]
+
+
 def test_a_deviation_of_rounding_is_none():
     shown = section(make_model_card(tiny_classifier(), {**RESULTS, "test_deviation": {"accuracy": 1.2e-16}}), "Results")
     assert "| accuracy ↑ | 0.789 | 0.684 |" in shown

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.limits import HANGS_AFTER
 from tests.loopback_hub import run_client
 
 PROJECT = str(Path(__file__).parents[2])
@@ -193,7 +194,7 @@ def mirror(hub, folder, is_offline=False):
             stderr=subprocess.STDOUT,
         )
     try:
-        for _ in range(600):
+        for _ in range(int(HANGS_AFTER / 0.1)):
             started = re.search(r"running on (http://\S+)", log.read_text())
             if started or process.poll() is not None:
                 break
@@ -202,7 +203,7 @@ def mirror(hub, folder, is_offline=False):
         yield started[1]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(HANGS_AFTER)
 
 
 @pytest.mark.slow
@@ -223,7 +224,7 @@ def test_an_independent_mirror_passes_on_the_same(story, loopback_hub, tmp_path,
         """What a machine with nothing in its caches sees through the mirror, and what the Hub is asked for meanwhile."""
         asked, home = len(loopback_hub.requests), story.homes / f"{tmp_path.name}-{machine}"
         revisions = [story.revisions[state] for state in states]
-        seen = read(loopback_hub, home, package, revisions, SNAPSHOTS, HF_ENDPOINT=url, timeout=400.0)
+        seen = read(loopback_hub, home, package, revisions, SNAPSHOTS, HF_ENDPOINT=url)
         assert seen == expected | {key: [expected[key][state] for state in states] for key in ("logits", "files")}
         return [f"{method} {path}" for method, path, _ in loopback_hub.requests[asked:]]
 

@@ -16,6 +16,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from lps_hf import LPSModel, LPSProcessor, auto
 from lps_hf.hub import save_checkpoint
 from lps_hf.models.pipeline_lps import GraphClassificationPipeline, LPSPipeline
+from tests.limits import HANGS_AFTER
 from tests.task_cases import CASES, task_case
 from tests.tiny import random_rows, tiny_classifier
 
@@ -620,7 +621,7 @@ def test_a_machine_without_the_package(tmp_path):
         expected[task] = pipe.model.__class__.__name__, type(pipe).__name__, pipe(rows[task])
     command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, json.dumps(rows), *rows]
     variables = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PATH": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=HANGS_AFTER)
     assert done.returncode == 0, done.stderr[-3000:]
     for task, (by_task, results, by_config, again, saved_again, body, refused) in json.loads(done.stdout).items():
         model, name, local = expected[task]

@@ -1,7 +1,9 @@
 """What is wrong with a graph row that the processor refuses: which row, which key, expected, got."""
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
 from lps_hf.models.processing_lps import LPSProcessor
 from tests.models.processing_cases import (
@@ -11,6 +13,7 @@ from tests.models.processing_cases import (
     PATH,
     REAL_EDGES,
     REAL_NODES,
+    assert_same_batch,
     categorical,
     changed,
     refusal,
@@ -124,7 +127,7 @@ BAD_GRAPHS = {
     "category is missing": (
         changed(PATH, edge_attr=[[0], [None], [1], [1]]),
         TypeError,
-        "edge_attr: expected numbers, got object.",
+        "edge_attr: expected numbers, got None.",
     ),
     "features of too few nodes": (
         changed(PATH, node_feat=[[0, 1], [2, 0]]),
@@ -259,3 +262,72 @@ def test_real_features_in_some_rows_only_are_refused():
     row = changed(PATH, node_feat=[[0.5]] * 3, edge_attr=DROP)
     message = refusal(ValueError, processor, [row, row, changed(row, node_feat=DROP)])
     assert message == "row 2: expected real features 'node_features' as the other rows have, got none."
+
+
+@pytest.mark.parametrize("key", MISSING)
+def test_none_in_a_column_is_said_to_be_none(key):
+    # Data sets put None where a row has nothing; the key is no one of those that are there.
+    present = MISSING[key].split("got only ")[1]
+    message = refusal(ValueError, categorical(), [PATH, changed(PATH, **{key: None})])
+    assert message == f"row 1: expected the key {key!r}, got {key}=None beside {present}"
+    message = refusal(ValueError, LPSProcessor(), [{"edge_index": [[0], [1]], "num_nodes": None, "y": None}])
+    assert message.startswith("row 0: expected the key 'num_nodes' or 'node_feat', got only ['edge_index'].")
+
+
+@pytest.mark.parametrize("num_nodes", [[3], (3,), np.array([3])])
+def test_a_list_of_one_number_of_nodes_makes_no_columns_of_one_row(num_nodes):
+    message = refusal(TypeError, categorical(), changed(PATH, num_nodes=num_nodes))
+    assert message == f"row 0: num_nodes: expected a whole number, got {num_nodes!r}."
+
+
+@pytest.mark.parametrize(
+    "masked",
+    [np.ma.array(REAL_NODES, mask=np.eye(3)), list(np.ma.array(REAL_NODES, mask=np.eye(3))), [np.ma.masked, 1.0, 2.0]],
+    ids=["array", "list of arrays", "list of numbers"],
+)
+def test_masked_numbers_are_refused(masked):
+    message = refusal(ValueError, real(), [REAL, changed(REAL, node_feat=masked)])
+    assert message == "row 1: node_feat: expected numbers, got a masked array in which some are missing. Fill or remove them."
+
+
+def test_what_is_no_array_says_which_row():
+    message = refusal(TypeError, real(), [REAL, changed(REAL, node_feat=torch.ones(3, 3, requires_grad=True))])
+    assert message.startswith("row 1: node_feat: expected numbers, got what is no array: Can't call numpy() on Tensor that")
+    message = refusal(TypeError, real(), [REAL, changed(REAL, node_feat=[[2**70] * 3] * 3)])
+    assert message == "row 1: node_feat: expected numbers, got whole numbers beyond 64 bits."
+    assert real()([changed(REAL, node_feat=np.ma.array(REAL_NODES))])["node_features"].shape == (1, 3, 3)  # nothing is masked
+    message = refusal(TypeError, real(), [changed(REAL, node_feat=[[1.0, pandas.NA, 0.0]] * 3)])
+    assert message == "row 0: node_feat: expected numbers, got NA."
+
+
+def test_a_plain_list_is_one_feature_of_each():
+    rows = {
+        "categories": (
+            LPSProcessor(max_nodes=8, node_categories=[3], edge_categories=[2], num_labels=3),
+            {"node_feat": [0, 2, 1], "edge_attr": np.array([0, 1, 1, 0])},
+        ),
+        "real numbers": (
+            LPSProcessor(max_nodes=8, num_node_channels=1, num_edge_channels=1, num_labels=3),
+            {"node_feat": [0.5, 2.0, 1.0], "edge_attr": torch.tensor([0.5, 1.5, 1.0, 0.0])},
+        ),
+    }
+    for processor, flat in rows.values():
+        columns = {key: np.asarray(value)[:, None].tolist() for key, value in flat.items()}
+        assert_same_batch(processor([changed(PATH, **flat)]), processor([changed(PATH, **columns)]))
+
+
+@pytest.mark.parametrize("kind", [int, float, bool])
+def test_categories_may_be_one_hot_encoded(kind):
+    encoded = np.concatenate(
+        [np.eye(size, dtype=kind)[np.array(PATH["node_feat"])[:, i]] for i, size in enumerate([3, 2])], axis=1
+    )
+    edges = np.eye(2, dtype=kind)[np.array(PATH["edge_attr"])[:, 0]]
+    batch = categorical()([changed(PATH, node_feat=encoded.tolist(), edge_attr=edges), PATH])
+    assert_same_batch(batch, categorical()([PATH, PATH]))
+
+
+@pytest.mark.parametrize("wrong", [[1, 0, 0, 0, 0], [1, 1, 0, 1, 0], [0.5, 0.5, 0, 1, 0]])
+def test_what_is_no_one_hot_encoding_is_refused(wrong):
+    message = refusal(ValueError, categorical(), [changed(PATH, node_feat=[[1, 0, 0, 1, 0], wrong, [0, 1, 0, 0, 1]])])
+    assert message.startswith("row 0: node_feat: expected shape (3, 2), a category per feature, or their one-hot encoding, got")
+    assert "at place 1, which is none." in message

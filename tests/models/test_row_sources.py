@@ -112,11 +112,14 @@ def test_networkx_attributes_and_names():
     graph.add_edge("a", "b", weight=2.0)
     graph.add_edge("a", "b", weight=3.0)
     graph.add_edge("a", "a", weight=4.0)
-    plain = from_networkx(graph)
-    assert plain == {"edge_index": [[0, 1, 0, 1, 1], [1, 0, 1, 0, 1]], "num_nodes": 2, "y": [0, 1]}
-    named = from_networkx(graph, node_feat=["charge", "kind"], edge_attr="weight", y="group")
+    weights = [[2.0], [2.0], [3.0], [3.0], [4.0]]
+    with pytest.warns(UserWarning, match="attributes that do not come along: 'charge' of nodes, 'kind' of nodes. Name those"):
+        plain = from_networkx(graph)
+    assert plain == {"edge_index": [[0, 1, 0, 1, 1], [1, 0, 1, 0, 1]], "num_nodes": 2, "edge_attr": weights, "y": [0, 1]}
+    with pytest.warns(UserWarning, match="attributes that do not come along: 'y' of nodes"):
+        named = from_networkx(graph, node_feat=["charge", "kind"], edge_attr="weight", y="group")
     assert named["node_feat"] == [[0.5, 1, 2], [-0.5, 3, 4]]
-    assert named["edge_attr"] == [[2.0], [2.0], [3.0], [3.0], [4.0]]
+    assert named["edge_attr"] == weights
     assert named["y"] == [2]
     with pytest.raises(ValueError, match="edge_attr: expected the attribute 'length' on all 5 edges, got 5 without it"):
         from_networkx(graph, edge_attr="length")
@@ -127,6 +130,68 @@ def test_networkx_attributes_and_names():
         from_networkx(networkx.path_graph(2), y="target")
     with pytest.raises(ValueError, match="at least one node"):
         to_rows([networkx.Graph()])
+
+
+@pytest.mark.parametrize("kind", ["Graph", "DiGraph", "MultiDiGraph"])
+@pytest.mark.parametrize("name", ["weight", "edge_weight"])
+def test_networkx_weights_come_along_as_real_numbers(kind, name):
+    graph = getattr(pytest.importorskip("networkx"), kind)()
+    graph.add_edge(0, 1, **{name: 2})
+    graph.add_edge(1, 2, **{name: 0.5})
+    expected = [[2.0], [2.0], [0.5], [0.5]] if kind == "Graph" else [[2.0], [0.5]]
+    row = from_networkx(graph)
+    assert row["edge_attr"] == expected
+    assert all(isinstance(number, float) for weights in row["edge_attr"] for number in weights)
+    batch = LPSProcessor(num_node_channels=1, num_edge_channels=1)(to_rows(graph))
+    assert batch["edge_features"][0].tolist() == expected
+    graph.add_edge(2, 0)
+    with pytest.raises(ValueError, match=f"edge_attr: expected the attribute '{name}' on all"):
+        from_networkx(graph)
+    graph.add_edge(2, 0, **{name: "heavy"})
+    with pytest.raises(ValueError, match="edge_attr: expected"):
+        from_networkx(graph)
+
+
+def test_networkx_labels_come_along_or_are_named():
+    networkx = pytest.importorskip("networkx")
+    for name in ("y", "label", "labels", "target"):
+        graph = networkx.path_graph(3)
+        graph.graph.update({name: 1, "name": "path", "node_default": {"a": 1}})
+        assert from_networkx(graph)["y"] == [1]
+        graph = networkx.path_graph(3)
+        networkx.set_node_attributes(graph, {0: 2, 2: 1}, name)
+        assert from_networkx(graph)["y"] == [2, None, 1]  # of some nodes
+    graph = networkx.path_graph(3, create_using=networkx.DiGraph)
+    graph.graph.update(y=1, label=0, temperature=0.5)
+    networkx.set_node_attributes(graph, {0: True, 1: False, 2: True}, "train_mask")
+    with pytest.warns(UserWarning, match="do not come along: 'temperature' of the graph"):
+        row = from_networkx(graph)
+    assert (row["y"], row["label"], row["train_mask"]) == ([1], [0], [True, False, True])
+    # Names of nodes are no classes, unless somebody says so.
+    graph = networkx.path_graph(2)
+    networkx.set_node_attributes(graph, {0: "a", 1: "b"}, "label")
+    with pytest.warns(UserWarning, match="do not come along: 'label' of nodes"):
+        assert "y" not in from_networkx(graph)
+    assert from_networkx(graph, y="label")["y"] == ["a", "b"]
+    networkx.set_edge_attributes(graph, 1, "edge_attr")
+    networkx.set_edge_attributes(graph, 0.5, "weight")
+    with pytest.warns(UserWarning, match="'label' of nodes, 'weight' of edges"):
+        assert from_networkx(graph)["edge_attr"] == [[1], [1]]
+
+
+def test_pyg_weights_and_what_stands_beside_them():
+    edges = torch.tensor([[0, 1], [1, 0]])
+    row = from_pyg(
+        pyg_data(edge_index=edges, edge_weight=torch.tensor([1, 2]), num_nodes=2, batch=torch.zeros(2, dtype=torch.long))
+    )
+    assert row == {"edge_index": edges.tolist(), "edge_attr": [[1.0], [2.0]], "num_nodes": 2}
+    both = from_pyg(pyg_data(edge_index=edges, edge_weight=torch.ones(2), edge_attr=torch.zeros(2, 1), num_nodes=2))
+    assert (both["edge_attr"], both["edge_weight"]) == ([[0.0], [0.0]], [1.0, 1.0])
+    # A key that is there already is not overwritten.
+    row = from_pyg(pyg_data(edge_index=edges, x=torch.ones(2, 1), node_feat=torch.zeros(2, 1)))
+    assert (row["node_feat"], row["x"]) == ([[0.0], [0.0]], [[1.0], [1.0]])
+    with pytest.raises(ValueError, match="data: expected one graph, got a batch vector of 2. Pass a list of graphs, or a Batch"):
+        from_pyg(pyg_data(edge_index=edges, num_nodes=2, batch=torch.tensor([0, 1])))
 
 
 def test_smiles_by_hand():
@@ -236,7 +301,8 @@ def test_images(tmp_path):
     dataset = Dataset.from_dict({"image": [str(tmp_path / "plain.png")]}, Features(image=ImageColumn()))
     dataset.to_parquet(tmp_path / "images.parquet")
     embedded = {"image": {"bytes": (tmp_path / "plain.png").read_bytes(), "path": None}}
-    for source in (dataset, tmp_path / "images.parquet", embedded, [str(tmp_path / "plain.png")]):
+    data = embedded["image"]["bytes"]
+    for source in (dataset, tmp_path / "images.parquet", embedded, [str(tmp_path / "plain.png")], data, {"image": data}):
         (row,) = to_rows(source)
         assert np.array_equal(np.asarray(row["image"]), array)
 

@@ -170,3 +170,20 @@ def test_the_trainer_trains_adapters(tmp_path):
     loaded = peft.PeftModel.from_pretrained(tiny_classifier(), checkpoint)
     again = LPSTrainer(loaded, arguments, processing_class=processor, eval_dataset=random_rows(6))
     assert again.evaluate()["eval_loss"] == measured["eval_loss"]
+
+
+def test_predictions_of_a_trainer_are_the_logits_alone(tmp_path):
+    model = with_adapters(tiny_classifier())
+    arguments = LPSTrainingArguments(
+        str(tmp_path), report_to="none", use_cpu=True, disable_tqdm=True, include_for_metrics=["inputs"], seed=3
+    )
+    seen = []
+    trainer = LPSTrainer(
+        model,
+        arguments,
+        processing_class=LPSProcessor.from_config(model.config),
+        compute_metrics=lambda prediction: seen.append(prediction.inputs.shape) or {},
+    )
+    assert trainer.predict(random_rows(5)).predictions.shape == (5, 3)
+    assert [len(part) for part in trainer.predict(random_rows(5), with_standard_error=True).predictions] == [5, 5]
+    assert seen[0] == (5, max(row["num_nodes"] for row in random_rows(5)), 2)

@@ -58,7 +58,7 @@ def run(folder, tmp_path, monkeypatch):
         if recipe is None:
             arguments += ["--max_steps", "4", "--per_device_train_batch_size", "8", "--logging_steps", "1"]
             arguments += ["--report_to", "none", "--save_strategy", "no", "--learning_rate", "1e-3"]
-        arguments += ["--use_cpu", "--disable_tqdm", "True", "--report_rows", "0", *flags]
+        arguments += ["--use_cpu", "--disable_tqdm", "True", "--report_rows", "0", "--report_time_share", "inf", *flags]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
         return json.loads((tmp_path / out / "results.json").read_text())

@@ -109,6 +109,11 @@ def test_nothing_to_train_or_to_evaluate_on_is_refused(name):
     assert refusal(*NEEDED, f"--{name}", "0") == f"{name}: expected at least 1, got 0."
 
 
+@pytest.mark.parametrize("share", ["-0.1", "nan"])
+def test_a_report_of_no_share_is_refused(share):
+    assert "report_time_share: expected a share of the training's time" in refusal(*NEEDED, "--report_time_share", share)
+
+
 def test_a_value_of_the_wrong_type_ends_the_program(capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments([*NEEDED, "--fold", "first"])

@@ -1,11 +1,14 @@
 """The task made from the arguments of a script: data, model, processor and metrics."""
 
+import math
+
 import datasets
 import numpy as np
 import pytest
 import torch
 from transformers import ViTModel
 
+from lps_hf.evaluation.report_plan import ReportPlan, plan_report
 from lps_hf.hub import save_checkpoint
 from lps_hf.hub.loading import load_checkpoint
 from lps_hf.models.processing_lps import LPSProcessor
@@ -253,14 +256,44 @@ def test_whole_numbers_that_are_quantities(folder):
 
 
 def test_a_report_that_fails_does_not_cost_the_training(folder, monkeypatch):
-    task, arguments = prepare(folder), parse(folder)[2]
+    task, (_, data_arguments, arguments) = prepare(folder), parse(folder)
     told = []
     monkeypatch.setattr(tasks.logger, "warning", told.append)
-    assert tasks.measure_sampling(task, 0, arguments) == {}
+    data_arguments.report_rows = 0
+    assert tasks.measure_sampling(task, data_arguments, arguments, 100.0) == {}
     monkeypatch.setattr(tasks, "sampling_report", lambda *rest, **options: torch.zeros(2) @ torch.zeros(3))
-    assert tasks.measure_sampling(task, 4, arguments) == {}
+    data_arguments.report_rows = 4
+    assert tasks.measure_sampling(task, data_arguments, arguments, 100.0) == {}
     assert len(told) == 1
     assert told[0].startswith("results.json: no figures against the number of samples, which could not be measured.")
+
+
+@pytest.mark.parametrize(
+    ("flags", "train", "most"),
+    [
+        ((), 1000.0, 100.0),
+        (("--report_time_share", "0.5"), 100.0, 50.0),
+        (("--report_time_share", "inf"), 0.0, math.inf),
+        ((), 10.0, 1.0),
+        ((), 1e9, math.inf),
+    ],
+)
+def test_a_report_takes_a_tenth_of_the_training_or_what_is_asked_for(folder, monkeypatch, flags, train, most):
+    task, (_, data_arguments, arguments) = prepare(folder), parse(folder, *flags)
+    asked = []
+    monkeypatch.setattr(tasks, "sampling_report", lambda *rest, **options: asked.append(options) or {"samples": []})
+    seconds_per_output = 0.1
+    monkeypatch.setattr(tasks, "seconds_per_output", lambda *rest: seconds_per_output)
+    monkeypatch.setattr(tasks.time, "perf_counter", lambda: 0.0)
+    report = tasks.measure_sampling(task, data_arguments, arguments, train)
+    (options,) = asked
+    plan = ReportPlan(*(options[name] for name in ("num_rows", "num_draws", "counts", "backbone_elements")))
+    whole = math.isinf(most)
+    assert (plan.num_rows == 12) == whole == ("report_time_share" not in report)
+    if not whole:
+        smallest = plan_report(task.model.config, 12, 1.0, 0.0).num_outputs()
+        assert plan.num_outputs() * seconds_per_output <= max(most, smallest * seconds_per_output)
+        assert report["report_time_share"] == data_arguments.report_time_share
 
 
 @pytest.mark.parametrize(

@@ -101,12 +101,6 @@ def test_transformers_own_trainer_trains_and_evaluates(tmp_path):
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} <= changed
 
 
-def test_a_trainer_that_drops_the_raw_columns_is_told_so(tmp_path):
-    trainer = make_trainer(tmp_path, train_dataset=Dataset.from_list(TRAIN), remove_unused_columns=True)
-    with pytest.raises(ValueError, match=r"row 0: expected the key 'num_nodes'.*set remove_unused_columns=False\.$"):
-        trainer.train()
-
-
 def test_the_collator_is_made_from_the_processor_unless_it_is_given(tmp_path):
     trainer = make_trainer(tmp_path)
     assert isinstance(trainer.data_collator, DataCollatorForGraphs)
@@ -236,10 +230,10 @@ def test_evaluating_again_gives_the_same_figures(tmp_path):
     first = trainer.predict(TEST)
     torch.manual_seed(77)
     again = trainer.predict(TEST)
-    np.testing.assert_array_equal(first.predictions[0], again.predictions[0])
+    np.testing.assert_array_equal(first.predictions, again.predictions)
     assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"] == first.metrics["test_loss"]
     other = make_trainer(tmp_path, seed=43).predict(TEST)
-    assert np.abs(first.predictions[0] - other.predictions[0]).max() > 1e-4
+    assert np.abs(first.predictions - other.predictions).max() > 1e-4
 
 
 def test_different_batches_get_different_draws(tmp_path):
@@ -279,15 +273,15 @@ def average_precision(scores, labels):
 def test_metrics_are_those_of_the_whole_split(tmp_path):
     trainer = make_trainer(tmp_path)
     metrics, output = trainer.evaluate(), trainer.predict(TEST)
-    logits, standard_error = output.predictions
-    assert logits.shape == standard_error.shape == (10, 3)
+    logits = output.predictions
+    assert logits.shape == (10, 3)
     assert output.label_ids.tolist() == [row["y"][0] for row in TEST]
     assert metrics["eval_accuracy"] == pytest.approx(np.mean(logits.argmax(1) == output.label_ids))
 
     rows = [{**row, "y": np.random.default_rng(i).integers(2, size=4).tolist()} for i, row in enumerate(TEST)]
     model = tiny_classifier(num_labels=4, problem_type=MULTI)
     trainer = make_trainer(tmp_path, model, eval_dataset=rows)
-    metrics, (logits, _) = trainer.evaluate(), trainer.predict(rows).predictions
+    metrics, logits = trainer.evaluate(), trainer.predict(rows).predictions
     labels = np.array([row["y"] for row in rows])
     expected = np.mean([average_precision(logits[:, i], labels[:, i]) for i in range(4)])
     assert metrics["eval_average_precision"] == pytest.approx(expected)
@@ -303,7 +297,7 @@ def test_missing_labels_count_neither_in_the_loss_nor_in_the_metrics(tmp_path):
     trainer = make_trainer(tmp_path, model, train_dataset=rows, eval_dataset=rows)
     trainer.train()
     assert np.isfinite(logged(trainer, "loss")).all()
-    metrics, (predicted, _) = trainer.evaluate(), trainer.predict(rows).predictions
+    metrics, predicted = trainer.evaluate(), trainer.predict(rows).predictions
     expected = np.mean([abs(predicted[number, 0] - number / 2) for number in range(10) if number % 3])
     assert metrics["eval_mae"] == pytest.approx(expected, rel=1e-5)
 
@@ -311,7 +305,7 @@ def test_missing_labels_count_neither_in_the_loss_nor_in_the_metrics(tmp_path):
 def test_graphs_without_labels_can_be_predicted(tmp_path):
     rows = [{key: value for key, value in row.items() if key != "y"} for row in TEST]
     output = make_trainer(tmp_path).predict(rows)
-    assert output.predictions[0].shape == (10, 3)
+    assert output.predictions.shape == (10, 3)
     assert output.label_ids is None
 
 
