@@ -129,7 +129,8 @@ def distribution_in_words(config: LPSConfig) -> str:
         "haar": "p(g | x) is uniform over the group: plain group averaging, nothing is learned about g.",
         "exact": "The average is taken over every element of the group: nothing is drawn, and no randomness is left."
         if finite
-        else f"The average is taken over every element of a predefined frame, and nothing is drawn: {frame}.",
+        else f"The average is taken over every element of a predefined frame, and nothing is drawn: {frame}."
+        + (" Where several variances are equal the frame is infinite: axes are drawn, and there is an error bar." * bool(points)),
         "none": "The distribution is `none`: g is always the identity, and φ is the bare backbone. **It is not equivariant.**",
     }[config.distribution]
 

@@ -58,7 +58,7 @@ def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Te
         else:
             width = representation.width(get_group(config.group).dimension)
             fields[field] = _check_numbers(field, tensors.get(field), (*node_mask.shape, width), node_mask, dtype, config.inputs)
-    return Batch(fields, node_mask, edge_index, edge_mask, tensors.get("frame_ranks"))
+    return Batch(fields, node_mask, edge_index, edge_mask, tensors.get("frame_ranks"), _coarsest_type(tensors))
 
 
 def main_input(config: LPSConfig) -> str:
@@ -139,7 +139,14 @@ def _encode_images(config: LPSConfig, dtype: torch.dtype, pixel_values: Tensor |
     batch, device = pixel_values.shape[0], pixel_values.device
     no_nodes = torch.ones(batch, 0, dtype=torch.bool, device=device)
     no_edges = torch.zeros(batch, 2, 0, dtype=torch.int64, device=device)
-    return Batch({"pixel_values": pixel_values.to(dtype)}, no_nodes, no_edges, no_nodes)
+    fields: dict[str, Field] = {"pixel_values": pixel_values.to(dtype)}
+    return Batch(fields, no_nodes, no_edges, no_nodes, precision=pixel_values.dtype)
+
+
+def _coarsest_type(tensors: Mapping[str, Tensor | None]) -> torch.dtype:
+    """The type in which numbers were rounded most; categories are exact."""
+    types = {tensor.dtype for tensor in tensors.values() if tensor is not None and tensor.is_floating_point()}
+    return max(types, key=lambda one: torch.finfo(one).eps, default=torch.float64)
 
 
 def _pair_features(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Tensor | None], mask: Tensor) -> Tensor:

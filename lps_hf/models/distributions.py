@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .elements import Element, Permutation
-from .frames import orders_of_frame, principal_axes, sign_choices
+from .frames import has_infinite_frame, orders_of_frame, principal_axes, sign_choices
 from .group import Group, check_relaxation, check_sample_count, check_tensor
 from .image_interface import identity_prior_loss
 from .interfaces import (
@@ -22,8 +22,10 @@ from .interfaces import (
     complete_interface_options,
     interface_class,
     vector_channels,
+    vector_errors,
     vector_inputs,
 )
+from .permutations import number_levels
 from .plane_groups import PlaneGroup
 from .representations import Batch, Representation
 from .samplers import SAMPLERS, check_whole_groups
@@ -75,8 +77,13 @@ class EquivariantDistribution(nn.Module):
     | canonical | the same network without noise, ties broken at random: canonicalization |
     | frame | a predefined frame, at random among its elements: frame averaging |
     | haar | noise alone: group averaging |
-    | exact | every element of the frame, or of a finite group: no randomness where the frame is finite |
+    | exact | every element of a finite frame or group: no randomness |
     | none | the identity: no symmetrization |
+
+    Of "exact" the precondition is a finite frame. Where variances are equal, as of a square, it is infinite: axes are drawn in
+    the spaces of equal variance (other than zero), and their signs enumerated for each draw. Then there is an error bar, as of
+    other draws. The sum over C_n or D_n is exact, and equivariant as far as the turns are: those that read between pixels are
+    not exact.
 
     Args:
         group: The group.
@@ -249,7 +256,7 @@ class EquivariantDistribution(nn.Module):
         Args:
             batch: The inputs.
             num_samples: Number of samples; `None` where noise or elements are given, and tell it. Distributions `"exact"` and
-                `"none"` have a number of their own.
+                `"none"` have a number of their own; where a frame is infinite, this is the number of its axes drawn, at least 2.
             noise: ε of `draw_noise`.
             group_elements: Elements as tensors.
             generator: Random source of fresh noise.
@@ -273,6 +280,9 @@ class EquivariantDistribution(nn.Module):
             self.check_noise(noise, batch.node_mask, num_samples)
             num_samples = next(iter(noise.values())).shape[1]
         assert num_samples is not None  # whoever gives nothing has a default
+        if self.kind == "exact" and self._may_be_infinite(batch):
+            yield from self._draw_blocks(batch, num_samples, noise, generator, in_parts=chunk_size is not None)
+            return
         if self.kind in ("exact", "none"):
             # The stored order is always the same, and an exact average takes every element once.
             yield from self(batch, noise or self.draw_noise(batch, 1, generator)).split(chunk_size)
@@ -325,29 +335,34 @@ class EquivariantDistribution(nn.Module):
             if self.group.has_translations:
                 moved = self.group.move_to(sample.elements, centroid(batch, self.inputs))
                 sample = sample._replace(elements=moved)
-        return sample._replace(block_size=self.sampler_group_size)
+        return sample if self.kind == "exact" else sample._replace(block_size=self.sampler_group_size)
 
     def _draw_learned(self, batch: Batch, noise: Noise) -> DistributionSample:
-        scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
-        options: dict[str, Any] = {"ties": noise["S_n"]} if isinstance(self.interface, VectorInterface) and "S_n" in noise else {}
         interface, dtype = self.interface, next(self.interface.parameters()).dtype
-        if self.kind == "canonical" and not torch.is_grad_enabled():
+        options: dict[str, Any] = {}
+        scaled = None
+        if self.noise_scale:
+            scaled = self.noise_scale * noise["interface"] if "interface" in noise else None
+        else:
             # Where nothing but rounding tells nodes apart, and the terms of their scores cancel, rounding would break the ties.
+            # In double precision only the rounding of the data is left.
             options["dtype"] = torch.float64
+        if isinstance(interface, VectorInterface):
+            options["ties"] = noise.get("S_n")
         raw = interface.scores(batch, scaled, **options)
+        tolerances = {} if self.noise_scale else interface.tolerances(batch, raw, noise)
         parts: list[Element] = []
         entropy = prior_loss = None
         for factor in self.group.factors:
             own = noise[factor.name]
             # Without noise all samples have the same scores: they are computed once.
             scores = raw[factor.name].expand(-1, own.shape[1], *raw[factor.name].shape[2:])
-            scores = scores.to(torch.promote_types(dtype, torch.float32))
             if factor.score_letter == "g":
                 prior_loss = identity_prior_loss(raw[factor.name].flatten(0, 1))
-                # Not added where it is zero: double precision would hide from the projection how far scores are rounded.
                 scores = scores + self.noise_scale * own if self.noise_scale else scores
-            element = factor.project(scores, batch.node_mask, own)
+            element = factor.project(scores, batch.node_mask, own, tolerances.get(factor.name))
             if torch.is_grad_enabled() and scores.requires_grad:
+                scores = scores.to(torch.promote_types(dtype, torch.float32))
                 element, entropy_here = factor.relax(
                     element, scores, batch.node_mask, self.temperature, self.sinkhorn_iterations, self.temperature_rule
                 )
@@ -359,17 +374,19 @@ class EquivariantDistribution(nn.Module):
         """Scores whose projection is a random element of the frame."""
         if factor.score_letter == "n":
             return noise.double() - self._frame_ranks(batch).unsqueeze(1)
-        return principal_axes(self._centred_vectors(batch), noise)
+        return self._principal_axes(batch, noise)
 
     def _frame_ranks(self, batch: Batch) -> Tensor:
         """Ranks of the nodes in the frame of a graph, or, in systems of points, by their distance from the centroid."""
         if self._vector_inputs:
-            distance = torch.linalg.vector_norm(self._centred_vectors(batch), dim=-1).double()
+            distance = torch.linalg.vector_norm(self._centred_vectors(batch).detach().double(), dim=-1)
             distance = distance.unflatten(1, (batch.node_mask.shape[1], -1)).sum(dim=-1)
             values, order = distance.sort(dim=-1)
-            # Distances that differ by rounding error are equal.
-            steps = values.diff(dim=-1, prepend=values[:, :1]) > 1e-5 * values[:, -1:]
-            return torch.empty_like(order).scatter(-1, order, steps.cumsum(dim=-1))
+            channels = [axes.num_channels for axes in self._vector_inputs.values()]
+            error = (vector_errors(batch, self.inputs) * distance.new_tensor(channels)).sum(dim=-1, keepdim=True)
+            # Of a vector and of the centroid, and of both of two distances.
+            error = 4 * self._dimension**0.5 * error
+            return torch.empty_like(order).scatter(-1, order, number_levels(values, error))
         ranks = batch.frame_ranks
         if ranks is None:
             raise ValueError(
@@ -379,6 +396,21 @@ class EquivariantDistribution(nn.Module):
         if ranks.shape != batch.node_mask.shape:
             raise ValueError(f"frame_ranks: expected shape {tuple(batch.node_mask.shape)}, got {tuple(ranks.shape)}.")
         return ranks
+
+    @property
+    def _dimension(self) -> int:
+        assert self.group.dimension is not None  # groups with vectors have one
+        return self.group.dimension
+
+    def _principal_axes(self, batch: Batch, noise: Tensor) -> Tensor:
+        return principal_axes(self._centred_vectors(batch), noise, self._vector_error(batch))
+
+    def _vector_error(self, batch: Batch) -> Tensor:
+        """How far all vectors of an input together may be from the true ones, (batch,)."""
+        sizes = [axes.num_channels * self._dimension for axes in self._vector_inputs.values()]
+        errors = vector_errors(batch, self.inputs)
+        rows = batch.node_mask.sum(dim=1).clamp(min=1)
+        return ((errors.square() * errors.new_tensor(sizes)).sum(dim=1) * rows).sqrt()
 
     def _centred_vectors(self, batch: Batch) -> Tensor:
         """All vectors of all nodes, points centred where the group moves them, (batch, nodes * channels, d), zero on padding."""
@@ -393,33 +425,83 @@ class EquivariantDistribution(nn.Module):
             columns.append(vectors)
         return torch.cat(columns, dim=-1).mT.flatten(1, 2)
 
+    def _may_be_infinite(self, batch: Batch) -> bool:
+        """Whether the frame of an input is infinite; in a compiled graph, which cannot ask for it, whether it may be."""
+        if not any(factor.score_letter == "v" for factor in self.group.factors):
+            return False
+        return torch.compiler.is_compiling() or bool(self._infinite_rows(batch).any())
+
+    def _infinite_rows(self, batch: Batch) -> Tensor:
+        vectors = self._centred_vectors(batch)
+        reads_all = len(self._vector_inputs) == sum(bool(axes.letters & {"v", "p"}) for axes in self.inputs.values())
+        return has_infinite_frame(vectors, self._vector_error(batch), spans_input=reads_all)
+
+    def _draw_blocks(
+        self, batch: Batch, num_samples: int, noise: Noise | None, generator: torch.Generator | None, in_parts: bool
+    ) -> Iterator[DistributionSample]:
+        """Axes of infinite frames, drawn at least twice for the sake of an error bar; all at once or one after another."""
+        size = self.sampler_group_size
+        if noise is None:
+            noise = self.draw_noise(batch, max(2 * size, -(-num_samples // size) * size), generator)
+        count = next(iter(noise.values())).shape[1]
+        step = min(size, count) if in_parts else count
+        for start in range(0, count, step):
+            yield self(batch, {name: values[:, start : start + step] for name, values in noise.items()})
+
     def _enumerate(self, batch: Batch, noise: Noise) -> DistributionSample:
-        """Every element of the frame of every factor, and every combination of them in a product."""
+        """Every element of the frame, or a block of elements for every sample of the noise where a frame is infinite."""
+        if not self._may_be_infinite(batch):
+            return self._combine(batch, {name: values[:, :1] for name, values in noise.items()})
+        sample = self._combine(batch, noise, self._infinite_rows(batch))
+        num_blocks = next(iter(noise.values())).shape[1]
+        # Dependent noise makes dependent blocks.
+        dependent = sample.elements.num_samples // num_blocks * min(self.sampler_group_size, num_blocks)
+        return sample._replace(weights=None, block_size=dependent)
+
+    def _combine(self, batch: Batch, noise: Noise, infinite: Tensor | None = None) -> DistributionSample:
+        """Every element of the frame of every factor, and every combination of them in a product, for every sample of the noise.
+
+        With `infinite` (batch,), which says where frames are, all weights are equal.
+        """
         parts: list[Element] = []
         weights = torch.ones(batch.node_mask.shape[0], 1, dtype=torch.float64, device=batch.node_mask.device)
+        block = torch.arange(next(iter(noise.values())).shape[1], device=weights.device)
         for factor in self.group.factors:
-            part, own = self._enumerate_factor(factor, batch, noise[factor.name])
+            part, own = self._enumerate_factor(factor, batch, noise[factor.name], infinite)
             sizes = weights.shape[1], own.shape[1]
             weights = (weights.unsqueeze(2) * own.unsqueeze(1)).flatten(1)
-            before, after = torch.cartesian_prod(*(torch.arange(size, device=weights.device) for size in sizes)).unbind(-1)
-            parts = [*(_select_samples(one, before) for one in parts), _select_samples(part, after)]
+            places = (torch.arange(size, device=weights.device) for size in sizes)
+            number, before, after = torch.cartesian_prod(block, *places).unbind(-1)
+            parts = [*(_select_samples(one, number * sizes[0] + before) for one in parts)]
+            parts.append(_select_samples(part, number * sizes[1] + after))
         return DistributionSample(self.group.join(parts), weights=weights)
 
-    def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor) -> tuple[Element, Tensor]:
-        kind = factor.score_letter
+    def _enumerate_factor(self, factor: Group, batch: Batch, noise: Tensor, infinite: Tensor | None) -> tuple[Element, Tensor]:
+        """The elements of a factor's frame for every sample of the noise, one sample after another, and the weights of one."""
+        kind, num_blocks = factor.score_letter, noise.shape[1]
         if kind == "n":
-            index, weights = orders_of_frame(self._frame_ranks(batch), batch.node_mask)
-            return Permutation(index), weights
+            ranks = self._frame_ranks(batch)
+            if infinite is None:
+                index, weights = orders_of_frame(ranks, batch.node_mask)
+                return Permutation(index), weights
+            # What is drawn anyway needs no more than one of its orders, which are often too many.
+            drawn = factor.project(noise.double() - ranks.unsqueeze(1), batch.node_mask, noise).index
+            single = torch.arange(ranks.shape[1], device=ranks.device)
+            ranks = torch.where(infinite.unsqueeze(-1), single, ranks)
+            index, weights = orders_of_frame(ranks, batch.node_mask, equally_often=True)
+            index = torch.where(infinite.view(-1, 1, 1, 1), drawn.unsqueeze(2), index.unsqueeze(1))
+            return Permutation(index.flatten(1, 2)), weights
         if kind == "g":
             assert isinstance(factor, PlaneGroup)
             elements: Element = factor.enumerate(batch.node_mask)
+            size = elements.num_samples
+            elements = _select_samples(elements, torch.arange(size, device=noise.device).repeat(num_blocks))
         else:
-            assert factor.dimension is not None
-            axes = principal_axes(self._centred_vectors(batch), noise[:, :1])
-            signed = axes * sign_choices(factor.dimension, axes.device).unsqueeze(-2)
+            signs = sign_choices(self._dimension, noise.device).unsqueeze(-2)
+            signed = (self._principal_axes(batch, noise).unsqueeze(2) * signs).flatten(1, 2)
+            size = len(signs)
             # A group without reflections meets every rotation twice, which the average does not notice.
             elements = factor.project(signed, batch.node_mask, signed)
-        size = elements.num_samples
         return elements, torch.full((batch.node_mask.shape[0], size), 1 / size, dtype=torch.float64, device=noise.device)
 
 

@@ -1,17 +1,21 @@
 """Predefined equivariant frames: sets F(x) of group elements with F(g·x) = g·F(x)."""
 
+import math
 from collections import defaultdict
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise, product
 from itertools import permutations as all_orders
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .orthogonal_groups import orthonormalize
+from .permutations import number_levels
 
+# Of eigenvalues and eigenvectors of graphs, whose edges are exact.
 TOLERANCE = 1e-6
 # Predefined frames of graphs.
 FRAMES = ("laplacian", "canonical_labelling")
@@ -109,13 +113,14 @@ def _numbered(values: list) -> list[int]:
     return [places[value] for value in values]
 
 
-def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040) -> tuple[Tensor, Tensor]:
+def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040, equally_often: bool = False) -> tuple[Tensor, Tensor]:
     """All orders of the nodes that sort their ranks: the whole frame, for exact averages over it.
 
     Args:
         ranks (`torch.Tensor` of shape `(batch, nodes)` int64): Nodes of equal rank may be exchanged.
         node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
         most: Largest frame allowed.
+        equally_often: Repeat the orders of smaller frames until all orders of a graph come equally often, with equal weights.
 
     Returns:
         Permutations (batch, size of the largest frame, nodes) int64, and their weights (batch, size): those of a graph sum to 1,
@@ -141,34 +146,95 @@ def orders_of_frame(ranks: Tensor, node_mask: Tensor, most: int = 5040) -> tuple
         orders = product(*(all_orders(members) for members in classes))
         frames.append(np.array([sum(order, ()) + padding for order in orders], dtype=np.int64).reshape(size, -1))
     largest = max(map(len, frames))
+    if equally_often:
+        largest = math.lcm(*map(len, frames))
+        if largest > most:
+            raise ValueError(
+                f"distribution 'exact': expected frames that fit into {most} group elements together, got sizes "
+                f"{', '.join(map(str, sorted(set(map(len, frames)))))}. Use distribution 'frame', or give the graphs one by one."
+            )
+        frames = [np.tile(frame, (largest // len(frame), 1)) for frame in frames]
     weights = np.array([[1 / len(frame)] * len(frame) + [0.0] * (largest - len(frame)) for frame in frames])
     index = np.stack([np.concatenate([frame, frame[:1].repeat(largest - len(frame), axis=0)]) for frame in frames])
     return torch.from_numpy(index).to(ranks.device), torch.from_numpy(weights).to(ranks.device)
 
 
-def principal_axes(vectors: Tensor, noise: Tensor) -> Tensor:
+class _Eigenvectors(torch.autograd.Function):
+    """Eigenvalues and eigenvectors of symmetric matrices, in ascending order, differentiable where eigenvalues are equal.
+
+    The derivative of an eigenvector along another one is 1 / (λ_j - λ_i). Inside of an eigenspace any basis will do, and the one
+    that comes out stays as it is: nothing is divided by differences that are rounding error.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor, tolerance: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.linalg.eigh(matrix)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output, inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, to_values: Tensor, to_vectors: Tensor) -> tuple[Tensor, None]:
+        values, vectors, tolerance = ctx.saved_tensors
+        space = number_levels(values, tolerance)
+        is_same = space.unsqueeze(-1) == space.unsqueeze(-2)
+        gap = values.unsqueeze(-2) - values.unsqueeze(-1)
+        along = (vectors.mT @ to_vectors) / gap.masked_fill(is_same, torch.inf)
+        return vectors @ (torch.diag_embed(to_values) + along) @ vectors.mT, None
+
+
+def principal_axes(vectors: Tensor, noise: Tensor, error: Tensor) -> Tensor:
     """Principal axes of vectors, each with a random sign, turned at random where several variances are equal (Puny et al. 2022).
 
     With U the eigenvectors of the covariance matrix, the axes are U·Q, where Q orthonormalizes the noise seen in that basis, one
     eigenspace at a time. So every choice of eigenvectors gives the same law: `principal_axes(R x, R ε) = R principal_axes(x, ε)`.
+    Differentiable, with the noise held fixed; once and again.
 
     Args:
         vectors (`torch.Tensor` of shape `(batch, vectors, d)`): Centred; zero on padding.
         noise (`torch.Tensor` of shape `(batch, num_samples, d, d)`): Normal random numbers.
+        error (`torch.Tensor` of shape `(batch,)`): How far all vectors together may be from the true ones, in the Frobenius norm.
 
     Returns:
         `torch.Tensor` of shape `(batch, num_samples, d, d)` float64: axes as columns, in order of descending variance.
     """
-    vectors, noise = vectors.detach().double(), noise.double()
-    values, axes = torch.linalg.eigh(vectors.mT @ vectors)
+    vectors, noise = vectors.double(), noise.double()
+    covariance = vectors.mT @ vectors
+    values, axes = _Eigenvectors.apply(covariance, _variance_tolerance(covariance, error))
     values, axes = values.flip(-1), axes.flip(-1).unsqueeze(1)
-    scale = values[..., :1].clamp(min=1e-30)
-    # Variances that differ by rounding error are equal; the space of an axis is the number of steps before it.
-    space = (values[..., :-1] - values[..., 1:] > TOLERANCE * scale).cumsum(dim=-1)
-    space = torch.cat([torch.zeros_like(space[..., :1]), space], dim=-1)
+    space = number_levels(values.detach(), _variance_tolerance(covariance, error))
     same_space = (space.unsqueeze(-1) == space.unsqueeze(-2)).unsqueeze(1)
     in_basis = (axes.mT @ noise) * same_space
     return axes @ orthonormalize(in_basis, in_basis)
+
+
+def has_infinite_frame(vectors: Tensor, error: Tensor, spans_input: bool = True) -> Tensor:
+    """Whether several variances are equal and not zero, so that an average depends on the axes chosen, (batch,) bool.
+
+    In a space without variance any axes will do: they turn none of the vectors, and what a function gives along them cancels
+    when their signs are enumerated.
+
+    Args:
+        vectors (`torch.Tensor` of shape `(batch, vectors, d)`): As for `principal_axes`.
+        error (`torch.Tensor` of shape `(batch,)`): As for `principal_axes`.
+        spans_input: Whether the function that is averaged sees no other vectors.
+    """
+    vectors = vectors.detach().double()
+    covariance = vectors.mT @ vectors
+    values, tolerance = torch.linalg.eigvalsh(covariance), _variance_tolerance(covariance, error)
+    space = number_levels(values, tolerance)
+    has_variance = (space[:, 1:] > 0) | (values[:, :1] > tolerance) | (not spans_input)
+    return ((space[:, 1:] == space[:, :-1]) & has_variance).any(dim=-1)
+
+
+def _variance_tolerance(covariance: Tensor, error: Tensor) -> Tensor:
+    """The largest difference of two eigenvalues of VᵀV that an error E of V may make, (batch, 1): 2 (2 |V| |E| + |E|²) (Weyl)."""
+    error = error.double().unsqueeze(-1)
+    length = torch.linalg.matrix_norm(covariance.detach()).sqrt().unsqueeze(-1)
+    return 2 * (2 * length + error) * error
 
 
 def sign_choices(dimension: int, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .elements import Element, ElementType
 from .field_types import checked_value, field_types
+from .interface_networks import SMALLEST_TOLERANCE
 from .representations import AXIS_MEANINGS, EXAMPLE_GROUPS, FieldType, Representation
 from .samplers import INDEPENDENT, SAMPLERS, Sampler
 
@@ -123,13 +124,15 @@ class Group(ABC, Generic[ElementType]):
         """
 
     @abstractmethod
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> ElementType:
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> ElementType:
         """Turn scores into elements, equivariantly in scores and noise together.
 
         Args:
             scores (`torch.Tensor` of shape `(batch, num_samples, *axes of score)`): At least float32.
             node_mask (`torch.Tensor` of shape `(batch, nodes)`): As for `identity`.
             noise (`torch.Tensor` as `draw_scores` returns): Decides where the scores leave several elements open.
+            tolerance (`torch.Tensor` of shape `(batch, num_samples or 1, 1)`): Differences of scores that are none: what the
+                error of the data becomes. Default: the rounding error of the scores' type.
         """
 
     def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> ElementType:
@@ -285,6 +288,24 @@ class Group(ABC, Generic[ElementType]):
 
     def __repr__(self) -> str:
         return f"Group({self.name!r})"
+
+
+def tie_margin(scores: Tensor, lowest: Tensor, highest: Tensor, tolerance: Tensor | None) -> Tensor:
+    """How far scores may lie apart that are equal.
+
+    Args:
+        scores (`torch.Tensor` of shape `(batch, num_samples, n)`): Of any type.
+        lowest (`torch.Tensor` of shape `(batch, num_samples, 1)` float64): Of them.
+        highest (`torch.Tensor` of shape `(batch, num_samples, 1)` float64): Of them.
+        tolerance: As for `Group.project`. Default: a share of their range, to which what is added to all of them does not count.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_samples, 1)` float64.
+    """
+    eps = torch.finfo(scores.dtype).eps
+    margin = max(8 * eps, SMALLEST_TOLERANCE) * (highest - lowest) if tolerance is None else tolerance
+    # The scores themselves are rounded, too, and the larger they are, the more.
+    return margin + 8 * eps * torch.maximum(highest.abs(), lowest.abs())
 
 
 def check_tensor(name: str, tensor: Any, shape: tuple[int | None, ...]) -> Tensor:

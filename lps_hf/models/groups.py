@@ -62,7 +62,7 @@ class ProductGroup(Group[ProductElement]):
         """A product has scores for every factor and none of its own."""
         raise NotImplementedError(f"group {self.name}: draw scores of its factors.")
 
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> ProductElement:
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> ProductElement:
         """A product has scores for every factor and none of its own."""
         raise NotImplementedError(f"group {self.name}: project scores onto its factors, and join them.")
 

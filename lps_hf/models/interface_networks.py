@@ -6,6 +6,9 @@ from torch.nn import functional as F
 
 from .sparse import SparseMatrix
 
+# Relative differences of what a network computes in double precision that may be rounding error.
+SMALLEST_TOLERANCE = 1e-10
+
 
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation whose statistics leave padding out, so that padding never changes a result."""
@@ -38,6 +41,24 @@ class MaskedBatchNorm(nn.BatchNorm1d):
             self.running_var.copy_(torch.where(is_finite, variances, self.running_var))
             self.num_batches_tracked.add_(1)
         return torch.addcmul(self.bias, centred, torch.rsqrt(variance + self.eps) * self.weight)
+
+
+class ScoreHead(nn.Linear):
+    """A linear map to one score, in double precision.
+
+    Nodes are sorted by their scores. In single precision a large bias, which no order depends on, would take their last digits,
+    and different nodes would tie.
+
+    Args:
+        input_size: Channels.
+    """
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__(input_size, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score (..., channels) as (..., 1) float64."""
+        return F.linear(hidden.double(), self.weight.double(), self.bias.double())
 
 
 class GINLayer(nn.Module):
@@ -76,7 +97,7 @@ class GINInterface(nn.Module):
         self.virtual_node = nn.Parameter(torch.zeros(input_size))
         sizes = [input_size] + [hidden_size] * (num_layers - 1)
         self.layers = nn.ModuleList([GINLayer(size, hidden_size, dropout) for size in sizes])
-        self.head = nn.Linear(hidden_size, 1)
+        self.head = ScoreHead(hidden_size)
 
     def forward(self, node_features: Tensor, edge_index: Tensor, edge_mask: Tensor, node_mask: Tensor) -> Tensor:
         """Score the nodes.
@@ -88,7 +109,7 @@ class GINInterface(nn.Module):
             node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
 
         Returns:
-            `torch.Tensor` of shape `(batch, num_samples, nodes)`: Scores; meaningless on padding.
+            `torch.Tensor` of shape `(batch, num_samples, nodes)`: Scores in double precision; meaningless on padding.
         """
         batch, num_samples, nodes, _ = node_features.shape
         adjacency = self._adjacency(edge_index, edge_mask, node_mask, node_features.dtype)

@@ -10,13 +10,21 @@ from torch.func import functional_call
 from .field_types import checked_value
 from .group import Group
 from .image_interface import ImageInterface
-from .interface_networks import GINInterface
-from .orthogonal_groups import EuclideanGroup, OrthogonalGroup, SpecialEuclideanGroup, SpecialOrthogonalGroup
+from .interface_networks import SMALLEST_TOLERANCE, GINInterface
+from .orthogonal_groups import EuclideanGroup, OrthogonalGroup, SpecialEuclideanGroup, SpecialOrthogonalGroup, frame_length
 from .plane_groups import CyclicGroup, DihedralGroup, PlaneGroup
 from .representations import AXIS_MEANINGS, EXAMPLE_FIELDS, Batch, Field, Representation
 from .samplers import INDEPENDENT, Sampler
 from .symmetric_group import SymmetricGroup
 from .vector_neurons import VectorNeuronInterface
+
+# Relative errors of numbers in double precision, which were computed too.
+SMALLEST_ROUNDING = 1e-12
+# How much larger errors may be than those of the data: of scores relative to their size, of what a network compares on its
+# way to them relative to the size of what is subtracted.
+ROUNDING_GROWTH, CHOICE_GROWTH = 100, 10
+# How much larger an error of the data may be than one along a random direction seems.
+ERROR_MARGIN = 16
 
 
 class Interface(Protocol):
@@ -37,13 +45,28 @@ class Interface(Protocol):
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Scores of every factor of the group by its name, `(batch, num_samples, *axes)`; one sample without noise.
 
-        `dtype` is what they are computed in; by default the network's own.
+        `dtype` is what they are computed in; by default the network's own. Scores of permutations and finite elements, which are
+        constant almost everywhere, have a gradient with respect to the parameters only: that of the straight-through estimator
+        would make the gradient with respect to x another one than the output's.
+        """
+        ...
+
+    def tolerances(self, batch: Batch, scores: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the error of the data becomes in scores without noise, as `Group.project` wants it, by the factors' names.
+
+        Args:
+            batch: What was scored.
+            scores: Its scores.
+            noise: That of all factors, with which the tolerances may vary as the scores do.
         """
         ...
 
 
-def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
-    """Call a network with its weights in another precision, and leave it as it is; `None` for its own."""
+def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any, trains: bool = True) -> Any:
+    """Call a network with its weights in another precision, and leave it as it is; `None` for its own.
+
+    Where it `trains`, its statistics are those of training, and follow the batch.
+    """
     if dtype is None:
         return network(*args)
     copies = {
@@ -51,7 +74,27 @@ def call_in(dtype: torch.dtype | None, network: nn.Module, *args: Any) -> Any:
         name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
     }
-    return functional_call(network, copies, args)
+    result = functional_call(network, copies, args)
+    if trains and network.training and torch.is_grad_enabled():
+        for name, buffer in network.named_buffers():
+            buffer.copy_(copies[name])
+    return result
+
+
+def _largest_term(scores: Tensor, bias: Tensor) -> Tensor:
+    """The size of scores (batch, num_samples, n) without what is added to all of them, (batch, num_samples, 1)."""
+    return (scores.detach() - bias.detach()).abs().amax(dim=-1, keepdim=True).double()
+
+
+def vector_errors(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
+    """How far a number of each field of vectors or points may be from the true one, (batch, fields).
+
+    The error is relative to the field's largest number as it was given: of points far from the origin few digits are left when
+    they are centred.
+    """
+    names = vector_inputs(inputs)
+    largest = [dense_field(batch, name).detach().abs().flatten(1).amax(dim=1).double() for name in names]
+    return max(batch.rounding, SMALLEST_ROUNDING) * torch.stack(largest, dim=1)
 
 
 def centroid(batch: Batch, inputs: Mapping[str, Representation]) -> Tensor:
@@ -121,12 +164,30 @@ class GraphInterface(GINInterface):
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the nodes, (batch, num_samples, nodes)."""
         precision = dtype or self.head.weight.dtype
-        parts = [node_channels(dense_field(batch, name), axes).to(precision) for name, axes in self.inputs.items()]
+        parts = [node_channels(dense_field(batch, name).detach(), axes).to(precision) for name, axes in self.inputs.items()]
         features = torch.cat(parts, dim=-1) if parts else batch.node_mask.unsqueeze(-1).to(precision)
         features = features.unsqueeze(1)
         if noise is not None:
             features = features + noise.to(precision)
         return {"S_n": call_in(dtype, self, features, batch.edge_index, batch.edge_mask, batch.node_mask)}
+
+    def tolerances(self, batch: Batch, scores: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As the protocol says. Renaming nodes rounds nothing: of features as they are given there is no error."""
+        terms = scores["S_n"].masked_fill(~batch.node_mask.unsqueeze(1), 0.0)
+        return {"S_n": SMALLEST_TOLERANCE * _largest_term(terms, self.head.bias)}
+
+
+def _turning_error(frame: Tensor, ties: Tensor | None, num_nodes: int, num_vectors: int) -> Tensor:
+    """Random vectors (batch, num_samples, nodes, d, vectors) that turn with the noise of a frame, and move with the nodes.
+
+    Combinations of the frame's vectors (batch, num_samples, d, d), with waves of the nodes' ties (batch, num_samples, nodes) as
+    coefficients; without ties, where nodes have numbers, of those.
+    """
+    numbers = torch.arange(1, 1 + frame.shape[-1] * num_vectors, device=frame.device, dtype=torch.float64)
+    place = 0.618 * torch.arange(1, 1 + num_nodes, device=frame.device) if ties is None else ties.unsqueeze(-1)
+    place = place.view(1, 1, -1, 1) if ties is None else place
+    waves = (2 * torch.pi * place.double() * numbers).cos().unflatten(-1, (frame.shape[-1], num_vectors))
+    return frame.double().unsqueeze(2) @ waves
 
 
 class VectorInterface(VectorNeuronInterface):
@@ -163,22 +224,86 @@ class VectorInterface(VectorNeuronInterface):
     ) -> dict[str, Tensor]:
         """Score nodes, (batch, num_samples, nodes), and give d vectors as columns, (batch, num_samples, d, d)."""
         precision = dtype or next(self.parameters()).dtype
-        has_nodes = bool(self.noise_axes.count("n"))
-        mask = batch.node_mask if has_nodes else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
-        middle = centroid(batch, self.inputs)[:, None, :, None] if self.centres else 0.0
-        columns = []
-        for name, axes in self.inputs.items():
-            vectors = vector_channels(batch.fields[name], axes)
-            vectors = vectors - middle if axes.count("p") else vectors
-            columns.append(vectors.expand(-1, mask.shape[1], -1, -1))
-        stacked = torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(precision).unsqueeze(1)
+        mask, stacked = self._mask(batch), self._stack(batch, precision, snaps=noise is None).unsqueeze(1)
+        tolerance = None
         if noise is not None:
-            stacked = stacked + (noise if has_nodes else noise.unsqueeze(2)).to(precision)
+            stacked = stacked + (noise if self.noise_axes.count("n") else noise.unsqueeze(2)).to(precision)
+        else:
+            tolerance = self._choice_tolerance(batch, stacked)
         if ties is not None:  # each sample breaks ties in its own way
             stacked = stacked.expand(-1, ties.shape[1], -1, -1, -1)
-        nodes, frame = call_in(dtype, self, stacked, mask, ties)
+        nodes, frame = call_in(dtype, self, stacked, mask, ties, tolerance)
+        if nodes is not None and stacked.requires_grad:
+            # The frame is differentiable in x, the order of the nodes is not.
+            nodes = call_in(dtype or precision, self, stacked.detach(), mask, ties, tolerance, trains=False)[0]
         found = {"n": nodes, "v": frame}
         return {name: found[letter] for letter, name in self.score_names.items()}
+
+    @torch.no_grad()
+    def tolerances(self, batch: Batch, scores: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As the protocol says.
+
+        How much an error of the data grows on its way through the network depends on both, by factors of one to a thousand. So it
+        is measured, by the slope of the scores along a random error that turns with the noise and moves with the nodes. In
+        training, where dropout would be measured too, it is taken for a hundred.
+        """
+        # Along one error, that of the first sample.
+        frame, ties = noise[self.score_names["v"]][:, :1], noise.get("S_n")
+        ties = None if ties is None else ties[:, :1]
+        scale = {"v": frame_length(scores[self.score_names["v"]]).unsqueeze(-1)}
+        if ties is not None:
+            assert self.score_head is not None
+            terms = scores["S_n"].masked_fill(~batch.node_mask.unsqueeze(1), 0.0)
+            scale["n"] = _largest_term(terms, self.score_head.linear.bias)
+        stacked = self._stack(batch, torch.float64, snaps=True).unsqueeze(1)
+        choice = self._choice_tolerance(batch, stacked)
+        if self.training:
+            share = (ROUNDING_GROWTH / CHOICE_GROWTH * choice).view(-1, 1, 1)
+            return {name: share * scale[letter] for letter, name in self.score_names.items()}
+        errors = vector_errors(batch, self.inputs)
+        channels = [axes.num_channels for axes in self.inputs.values()]
+        errors = torch.cat([errors[:, i : i + 1].expand(-1, count) for i, count in enumerate(channels)], dim=1)
+        largest = errors.amax(dim=1).clamp(min=1e-300)
+        # So small that no choice of the network changes.
+        step = 1e-10 * stacked.abs().flatten(1).amax(dim=1)
+        direction = _turning_error(frame, ties, stacked.shape[2], stacked.shape[4])
+        moved = stacked + (step / largest).view(-1, 1, 1, 1, 1) * errors[:, None, None, None, :] * direction
+        moved = moved.masked_fill((stacked == 0).all(dim=3, keepdim=True), 0.0)  # padding, and vectors that are none
+        nodes, vectors = call_in(torch.float64, self, moved, self._mask(batch), ties, choice)
+        growth = ERROR_MARGIN * (largest / step).nan_to_num(0.0, posinf=0.0).view(-1, 1, 1)
+        changes = {"v": torch.linalg.matrix_norm(vectors - scores[self.score_names["v"]][:, :1]).unsqueeze(-1)}
+        if ties is not None:
+            changes["n"] = (nodes - scores["S_n"][:, :1]).masked_fill(~batch.node_mask.unsqueeze(1), 0.0)
+            changes["n"] = torch.linalg.vector_norm(changes["n"], dim=-1, keepdim=True)
+            changes["n"] = changes["n"] / batch.node_mask.sum(dim=1).clamp(min=1).sqrt().view(-1, 1, 1)
+        return {name: growth * changes[letter] + SMALLEST_TOLERANCE * scale[letter] for letter, name in self.score_names.items()}
+
+    def _choice_tolerance(self, batch: Batch, stacked: Tensor) -> Tensor:
+        """Relative differences of lengths and distances that are none, (batch,)."""
+        length = stacked.detach().abs().flatten(1).amax(dim=1).double()
+        error = vector_errors(batch, self.inputs).amax(dim=1) / length
+        return (CHOICE_GROWTH * error).nan_to_num(1.0, posinf=1.0).clamp(SMALLEST_TOLERANCE, 1.0)
+
+    def _mask(self, batch: Batch) -> Tensor:
+        return batch.node_mask if self.noise_axes.count("n") else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
+
+    def _stack(self, batch: Batch, dtype: torch.dtype, snaps: bool = False) -> Tensor:
+        """All vectors, points centred where the group moves them, (batch, nodes, d, vectors), zero on padding.
+
+        With `snaps` also where vectors are no longer than their error: the network would make long ones of them.
+        """
+        mask = self._mask(batch)
+        errors = vector_errors(batch, self.inputs).unbind(dim=1)
+        middle = centroid(batch, self.inputs)[:, None, :, None] if self.centres else 0.0
+        columns = []
+        for (name, axes), error in zip(self.inputs.items(), errors, strict=True):
+            vectors = vector_channels(batch.fields[name], axes)
+            vectors = vectors - middle if axes.count("p") else vectors
+            if snaps:
+                length = torch.linalg.vector_norm(vectors.detach(), dim=2, keepdim=True)
+                vectors = vectors.masked_fill(length <= 4 * error.view(-1, 1, 1, 1), 0.0)
+            columns.append(vectors.expand(-1, mask.shape[1], -1, -1))
+        return torch.cat(columns, dim=-1).masked_fill(~mask[:, :, None, None], 0.0).to(dtype)
 
 
 class PlaneInterface(ImageInterface):
@@ -194,10 +319,16 @@ class PlaneInterface(ImageInterface):
 
     def scores(self, batch: Batch, noise: Tensor | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Score the group's elements, (batch, 1, group order)."""
-        image = dense_field(batch, self.input_name)
+        image = dense_field(batch, self.input_name).detach()
         image = image if image.dim() == 4 else image.unsqueeze(1)
         image = image.to(dtype or next(self.parameters()).dtype)
         return {self.group.name: call_in(dtype, self, image).unsqueeze(1)}
+
+    def tolerances(self, batch: Batch, scores: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As the protocol says. Images that are symmetric up to the rounding of their pixels are symmetric."""
+        tolerance = max(ROUNDING_GROWTH * batch.rounding, SMALLEST_TOLERANCE)
+        name = self.group.name
+        return {name: tolerance * _largest_term(scores[name], self.head.bias)}
 
 
 def complete_interface_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -583,7 +583,8 @@ class LPSModel(LPSPreTrainedModel):
         tolerance = self.config.tolerance if tolerance is None else tolerance
         check_tolerance(tolerance)
         if self.config.distribution in ("none", "exact"):  # no error bar to wait for
-            draws = self.distribution.draws(batch, 1, chunk_size=self._samples_per_pass(batch))
+            chunk_size = self._samples_per_pass(batch)
+            draws = self.distribution.draws(batch, self.config.min_eval_samples, generator=generator, chunk_size=chunk_size)
             return self.symmetrization.estimate(base, draws, batch, keeps_samples=output_samples)[0]
         rule = StoppingRule(
             tolerance,

@@ -15,7 +15,7 @@ from .samplers import INDEPENDENT, Sampler
 TOLERANCE = {torch.float32: 1e-5, torch.complex64: 1e-5}
 
 
-def orthonormalize(vectors: Tensor, noise: Tensor) -> Tensor:
+def orthonormalize(vectors: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> Tensor:
     """Gram-Schmidt on the columns, in double precision, with random directions where the columns leave them open.
 
     A column that depends on those before it, or is zero, is replaced by its column of noise, made orthogonal to them. So the
@@ -24,22 +24,32 @@ def orthonormalize(vectors: Tensor, noise: Tensor) -> Tensor:
     Args:
         vectors (`torch.Tensor` of shape `(..., d, d)`): Columns in the last axis; real or complex. Differentiable.
         noise (`torch.Tensor` of the same shape): Normal random numbers.
+        tolerance (`torch.Tensor`, broadcastable to `(..., 1)`): The largest length that is none. Default: a share of the length
+            of all columns, by their type.
 
     Returns:
         `torch.Tensor` of shape `(..., d, d)` in double precision: Q with QᴴQ = 1.
     """
-    tolerance = TOLERANCE.get(vectors.dtype, 1e-10)
+    if tolerance is None:
+        tolerance = TOLERANCE.get(vectors.dtype, 1e-10) * frame_length(vectors).unsqueeze(-1)
     vectors, noise = (tensor.to(torch.promote_types(tensor.dtype, torch.float64)) for tensor in (vectors, noise))
-    smallest = tolerance * torch.linalg.matrix_norm(vectors.detach()).clamp(min=1e-2).unsqueeze(-1)
     basis = vectors[..., :0]
     for column, direction in zip(vectors.unbind(-1), noise.unbind(-1), strict=True):
         rest = _reject(column, basis)
-        is_open = torch.linalg.vector_norm(rest.detach(), dim=-1, keepdim=True) <= smallest
+        is_open = torch.linalg.vector_norm(rest.detach(), dim=-1, keepdim=True) <= tolerance
         unit = _normalize(torch.where(is_open, _reject(direction, basis), rest))
         # Once more: what is left of a nearly dependent column still leans on the others by rounding error.
         unit = _normalize(_reject(unit, basis))
         basis = torch.cat([basis, unit.unsqueeze(-1)], dim=-1)
     return basis
+
+
+def frame_length(vectors: Tensor) -> Tensor:
+    """The length of all columns of vectors (..., d, d) together, (...) in double precision: that of those that point somewhere.
+
+    At least 1e-2, in the unit of networks that normalise: all may be the rounding error of zero.
+    """
+    return torch.linalg.matrix_norm(vectors.detach()).double().clamp(min=1e-2)
 
 
 def _reject(vector: Tensor, basis: Tensor) -> Tensor:
@@ -110,9 +120,9 @@ class _MatrixGroup(Group[LinearMap]):
         """The elements h of a finite subgroup, (size, d, d): orthogonal draws are g·h. See `orthogonal_design`."""
         return orthogonal_design(self.dimension, size, self.has_reflections)
 
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> LinearMap:
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> LinearMap:
         """Orthonormalize the columns of `scores` (batch, num_samples, d, d); see `orthonormalize`. Differentiable."""
-        return LinearMap(orthonormalize(scores, noise))
+        return LinearMap(orthonormalize(scores, noise, tolerance))
 
     def compose(self, left: LinearMap, right: LinearMap) -> LinearMap:
         """Compose elements: the matrix product."""
@@ -161,9 +171,9 @@ class SpecialOrthogonalGroup(_MatrixGroup):
     distributions = DISTRIBUTIONS
     has_reflections = False
 
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> LinearMap:
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> LinearMap:
         """Orthonormalize the columns of `scores`, and multiply the first by the determinant."""
-        matrix = orthonormalize(scores, noise)
+        matrix = orthonormalize(scores, noise, tolerance)
         handedness = torch.linalg.det(matrix.detach()).sign()[..., None, None]
         return LinearMap(torch.cat([matrix[..., :1] * handedness, matrix[..., 1:]], dim=-1))
 
@@ -234,9 +244,9 @@ class EuclideanGroup(Group[RigidMotion]):
         """As for the turns alone."""
         return self.rotations.design(size)
 
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> RigidMotion:
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> RigidMotion:
         """Project onto the turns; the translation is zero until `move_to` sets it."""
-        return _without_translation(self.rotations.project(scores, node_mask, noise))
+        return _without_translation(self.rotations.project(scores, node_mask, noise, tolerance))
 
     def haar(self, node_mask: Tensor, num_samples: int, generator: torch.Generator | None = None) -> RigidMotion:
         """Draw turns from the Haar measure of O(d) or SO(d), and translations from Normal(0, 1), in units of the positions."""

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from .elements import Permutation
-from .soft_permutations import SoftPermutation, pull_back_products
+from .soft_permutations import SoftPermutation, differentiable_once, pull_back_products
 
 
 def inverse(index: Tensor) -> Tensor:
@@ -37,6 +37,23 @@ def sort_nodes(scores: Tensor, node_mask: Tensor) -> Tensor:
     return masked.sort(dim=-1, descending=True, stable=True).indices
 
 
+def number_levels(ordered: Tensor, tolerance: Tensor) -> Tensor:
+    """Number sorted values, equal ones alike.
+
+    Values are equal where no step between neighbours is larger than the tolerance. So equality is transitive, and does not depend
+    on the order in which the values were stored.
+
+    Args:
+        ordered (`torch.Tensor` of shape `(..., n)`): Ascending or descending.
+        tolerance (`torch.Tensor`, broadcastable to `(..., n - 1)`): Largest step between equal values.
+
+    Returns:
+        `torch.Tensor` of shape `(..., n)` int64: Ascending, from 0.
+    """
+    steps = (ordered[..., 1:] - ordered[..., :-1]).abs() > tolerance
+    return F.pad(steps.long().cumsum(dim=-1), (1, 0))
+
+
 class _StraightThrough(torch.autograd.Function):
     """The identity on Pᵀx or Px, whose backward pass also hands the product's gradient with respect to P to the soft matrix."""
 
@@ -48,7 +65,7 @@ class _StraightThrough(torch.autograd.Function):
         return moved.view_as(moved)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         kept, place, *soft = ctx.saved_tensors
         left, right = kept, gradient

@@ -262,7 +262,9 @@ class LPSPipeline(Pipeline):
         """The noise ε of one row; `None` where the model draws."""
         config, function = self.model.config, self.model.lps
         num_samples = config.num_eval_samples if num_samples is None else num_samples
-        if config.distribution in ("exact", "none"):
+        if config.distribution == "exact" and num_samples == "auto":
+            num_samples = config.min_eval_samples  # of axes, where a frame is infinite
+        if config.distribution == "none":
             num_samples = 1
         if seed is None or num_samples == "auto":
             return None
@@ -294,7 +296,8 @@ class LPSPipeline(Pipeline):
         for number, count in enumerate(counts):
             row = slice(number, number + 1)
             given = outputs.samples[row, :count], outputs.standard_error[row], outputs.draws_agree[row]
-            errors.append(function.symmetrization.link_errors(*given, function.distribution.sampler_group_size))
+            num_blocks = outputs.degrees_of_freedom[number] - function.symmetrization.prior.degrees_of_freedom + 1
+            errors.append(function.symmetrization.link_errors(*given, round(count / float(num_blocks))))
         return torch.cat(errors)
 
     def postprocess(self, model_outputs: Any, **parameters: Any) -> Any:

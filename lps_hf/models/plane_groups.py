@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .elements import FiniteElement
-from .group import Group, check_tensor, expand_samples
+from .group import Group, check_tensor, expand_samples, tie_margin
 from .representations import EdgeField, FieldType, Representation
 from .samplers import INDEPENDENT, Sampler
+from .soft_permutations import differentiable_once
 
 
 class PlaneGroup(Group[FiniteElement]):
@@ -82,14 +82,15 @@ class PlaneGroup(Group[FiniteElement]):
         subgroup = (reflections.unsqueeze(-1) + turns).flatten()
         return self._product(torch.arange(self.order), subgroup.unsqueeze(-1))
 
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> FiniteElement:
-        """Take the element with the largest score (batch, num_samples, order)."""
-        # Far above the rounding error of the scores, so that symmetric images choose among their ties at random and not by
-        # number; added in double precision, where the noise keeps its digits.
-        margin = 1e-9 if scores.dtype == torch.float64 else 1e-4
-        scores = scores.detach().double()
-        largest = scores.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
-        return FiniteElement((scores + margin * largest * noise).argmax(dim=-1))
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> FiniteElement:
+        """Take the element with the largest score (batch, num_samples, order); among equal ones, that of the largest noise.
+
+        So symmetric images choose among their ties at random and not by number.
+        """
+        scores = scores.detach()
+        lowest, highest = (bound.unsqueeze(-1).double() for bound in scores.aminmax(dim=-1))
+        is_lower = scores.double() < highest - tie_margin(scores, lowest, highest, tolerance)
+        return FiniteElement(noise.masked_fill(is_lower, -torch.inf).argmax(dim=-1))
 
     def relax(
         self,
@@ -239,7 +240,7 @@ class _StraightThrough(torch.autograd.Function):
         return moved.view_as(moved)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         (field,) = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import initialization as init
 
 from .representations import EdgeField, Field, Representation
-from .soft_permutations import SoftPermutation, pull_back_matrix
+from .soft_permutations import SoftPermutation, differentiable_once, pull_back_matrix
 from .sparse import SparseMatrix
 
 # A matrix product with a dense image takes about as long per pixel as one with a sparse image per 1/16 entry.
@@ -68,7 +67,7 @@ class _StraightThroughPatches(torch.autograd.Function):
         return tokens.view_as(tokens)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, values, graph, channel, ends, rank, sizes, *soft = ctx.saved_tensors
         to_soft = [torch.zeros_like(vector) for vector in soft[:3]]

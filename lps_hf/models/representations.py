@@ -170,6 +170,8 @@ class Batch(NamedTuple):
     """(batch, edges) bool."""
     frame_ranks: Tensor | None = None
     """(batch, nodes) int64: rank of each node in the predefined frame of a graph."""
+    precision: torch.dtype | None = None
+    """The coarsest type that numbers came in, before they were converted; `None` where the fields still have it."""
 
     def select(self, rows: Tensor) -> "Batch":
         """The inputs of some rows, (rows,) int64."""
@@ -181,4 +183,17 @@ class Batch(NamedTuple):
             else:
                 fields[name] = field[rows]
         ranks = None if self.frame_ranks is None else self.frame_ranks[rows]
-        return Batch(fields, self.node_mask[rows], self.edge_index[rows], self.edge_mask[rows], ranks)
+        return self._replace(
+            fields=fields,
+            node_mask=self.node_mask[rows],
+            edge_index=self.edge_index[rows],
+            edge_mask=self.edge_mask[rows],
+            frame_ranks=ranks,
+        )
+
+    @property
+    def rounding(self) -> float:
+        """The relative error of the numbers: that of the coarsest type that they came in."""
+        features = [field.features if isinstance(field, EdgeField) else field for field in self.fields.values()]
+        types = [field.dtype for field in features] if self.precision is None else [self.precision]
+        return max([0.0, *(torch.finfo(one).eps for one in types)])

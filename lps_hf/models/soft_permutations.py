@@ -14,11 +14,11 @@ and so are the entropy of P̂ and every gradient. K has a unit diagonal, so plai
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # exp(±600) fits in double precision with room for the weights; where t may span more, sums are taken block by block.
@@ -27,6 +27,40 @@ BLOCK_SIZE = 16
 # exp(-36) is below the resolution of 1 in double precision: larger gaps are as good as this one, and 16 of them fit in a block.
 LARGEST_GAP = 36.0
 ROWS_AT_ONCE = 1024
+
+
+class _RefusedDerivative(torch.autograd.Function):
+    """The identity on its first argument, which depends on the others in a way that is not differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, *sources: Tensor) -> Tensor:
+        return result.view_as(result)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        raise RuntimeError(
+            "second derivative: expected a first one, as the straight-through gradient of permutations and finite elements is "
+            "once_differentiable. Use distribution 'frame', 'exact' or 'haar', or call requires_grad_(False) on the distribution."
+        )
+
+
+def differentiable_once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Refuse the derivative of a backward pass.
+
+    PyTorch's own decorator cuts its results off: `torch.autograd.grad` with respect to given inputs does not come by the node
+    that would refuse, and its second derivatives are wrong without a word.
+    """
+
+    @wraps(backward)
+    def first_derivative(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            results = backward(ctx, *gradients)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return results
+        sources = [tensor for tensor in (*gradients, *ctx.saved_tensors) if tensor is not None and tensor.requires_grad]
+        return tuple(None if result is None else _RefusedDerivative.apply(result, *sources) for result in results)
+
+    return first_derivative
 
 
 @dataclass(frozen=True)
@@ -172,7 +206,7 @@ class _Sinkhorn(torch.autograd.Function):
         return scales[-2], scales[-1]
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_row: Tensor, grad_column: Tensor) -> tuple[Tensor | None, ...]:
         steps = 2 * ctx.num_rounds
         line, scales, differences = (
@@ -201,7 +235,7 @@ class _LaplaceSums(torch.autograd.Function):
         return product, higher - lower
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_product: Tensor | None, grad_difference: Tensor | None) -> tuple[Tensor | None, ...]:
         x, *line, higher, lower = ctx.saved_tensors
         grad_x = grad_position = torch.zeros_like(x)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 with warnings.catch_warnings():
     # PyTorch says once in a process that the format is in beta; the products used here have been there since 1.9.
@@ -60,6 +59,5 @@ class _CompressedProduct(torch.autograd.Function):
         return matrix.compressed @ dense
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.matrix.transposed.compressed @ gradient, None
+        return _CompressedProduct.apply(gradient, ctx.matrix.transposed), None

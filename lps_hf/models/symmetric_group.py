@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .elements import Permutation
-from .group import DISTRIBUTIONS, Group, check_tensor, expand_samples
-from .permutations import compose, inverse, permute, sort_nodes
+from .group import DISTRIBUTIONS, Group, check_tensor, expand_samples, tie_margin
+from .permutations import compose, inverse, number_levels, permute, sort_nodes
 from .representations import EdgeField, FieldType, Representation
 from .samplers import INDEPENDENT, Sampler
 from .soft_permutations import soft_permutation
@@ -45,14 +45,19 @@ class SymmetricGroup(Group[Permutation]):
         # float64: two equal float32 numbers among a thousand nodes are common enough to favour the stored order.
         return sampler.uniform(shape, generator, node_mask.device, torch.float64)
 
-    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor) -> Permutation:
-        """Sort the nodes by their scores (batch, num_samples, nodes), in descending order."""
-        # Far above the rounding error of the scores, so that tied nodes come in random order and not in that of the rows; added
-        # in double precision, where the noise keeps its digits.
-        margin = 1e-9 if scores.dtype == torch.float64 else 1e-4
-        scores = scores.detach().masked_fill(~node_mask.unsqueeze(1), 0.0)
-        largest = scores.abs().amax(dim=-1, keepdim=True).double().clamp(min=1e-30)
-        return Permutation(sort_nodes(scores.double() + margin * largest * noise, node_mask))
+    def project(self, scores: Tensor, node_mask: Tensor, noise: Tensor, tolerance: Tensor | None = None) -> Permutation:
+        """Sort the nodes by their scores (batch, num_samples, nodes), in descending order.
+
+        Nodes whose scores are equal up to rounding come in the order of the noise, Uniform(0, 1), and not in that of the rows.
+        Noise decides nothing else.
+        """
+        order = sort_nodes(scores, node_mask)
+        ordered = scores.detach().gather(-1, order).double()
+        lowest, highest = _range(scores.detach().double(), node_mask)
+        keys = noise.gather(-1, order) - number_levels(ordered, tie_margin(scores, lowest, highest, tolerance))
+        # Stable: where noise ties as well, the scores decide.
+        is_node = torch.arange(node_mask.shape[1], device=node_mask.device) < node_mask.sum(dim=1, keepdim=True)
+        return Permutation(order.gather(-1, sort_nodes(keys, is_node)))
 
     def relax(
         self,
@@ -120,7 +125,12 @@ class SymmetricGroup(Group[Permutation]):
 
 def _mean_gap(scores: Tensor, node_mask: Tensor) -> Tensor:
     """The mean gap between neighbouring scores (batch, num_samples, nodes), of shape (batch, num_samples, 1)."""
-    padding = ~node_mask.unsqueeze(1)
-    highest = scores.masked_fill(padding, -torch.inf).amax(dim=-1, keepdim=True)
-    lowest = scores.masked_fill(padding, torch.inf).amin(dim=-1, keepdim=True)
+    lowest, highest = _range(scores, node_mask)
     return (highest - lowest) / (node_mask.sum(dim=-1)[:, None, None] - 1).clamp(min=1)
+
+
+def _range(scores: Tensor, node_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest of the scores (batch, num_samples, nodes), of shape (batch, num_samples, 1)."""
+    padding = ~node_mask.unsqueeze(1)
+    lowest = scores.masked_fill(padding, torch.inf).amin(dim=-1, keepdim=True)
+    return lowest, scores.masked_fill(padding, -torch.inf).amax(dim=-1, keepdim=True)

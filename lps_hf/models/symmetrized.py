@@ -182,7 +182,7 @@ class Symmetrized(nn.Module):
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.num_samples if self.training else self.num_eval_samples
         if num_samples == "auto" and self.distribution.kind in ("exact", "none"):
-            num_samples = 1  # which have a number of their own, and no error bar to wait for
+            num_samples = self.min_eval_samples  # which have a number of their own, and no error bar to wait for
         if num_samples == "auto":
             if self.training or noise is not None or group_elements is not None:
                 raise ValueError(

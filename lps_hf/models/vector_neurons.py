@@ -8,29 +8,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .interface_networks import MaskedBatchNorm
+from .interface_networks import SMALLEST_TOLERANCE, MaskedBatchNorm, ScoreHead
 from .permutations import gather_rows, inverse, sort_nodes
 
 NEGATIVE_SLOPE = 0.2
 EPSILON = 1e-6  # added to lengths and squared lengths before dividing by them; trained weights depend on it
 
 
-def prefer_first(values: Tensor, position: Tensor, valid: Tensor, dim: int) -> Tensor:
-    """Prepare values for the choice of the largest: among equal ones, that of the first position is to win.
+def prefer_first(
+    values: Tensor, position: Tensor, valid: Tensor, dim: int, tolerance: Tensor, scale: Tensor, count: int = 1
+) -> Tensor:
+    """Prepare values for the choice of the largest ones: among equal ones, those of the first positions are to win.
 
     In symmetric systems equal values belong to different vectors, and after a rotation they are equal only up to rounding. So
-    what is nearly equal is decided by the position; it moves a choice only where the values hardly differ.
+    what cannot be told from the last value that is chosen is chosen by its position, and nothing else is.
 
     Args:
-        values (`torch.Tensor`): What is compared along `dim`.
+        values (`torch.Tensor` of shape `(batch, ...)`): What is compared along `dim`.
         position (`torch.Tensor`, broadcastable to `values`): Numbers in [0, 1).
         valid (`torch.Tensor`, bool, broadcastable to `values`): False on what must not be chosen.
         dim: The axis of the choice.
+        tolerance (`torch.Tensor` of shape `(batch,)`): Differences relative to the largest scale that are none.
+        scale (`torch.Tensor`, broadcastable to `values`): Their size before terms cancel.
+        count: How many are chosen.
 
     Returns:
-        `torch.Tensor`: Same shape as `values`, minus infinity where not valid.
+        `torch.Tensor`: Same shape as `values`, to be sorted; minus infinity on what cannot be chosen.
     """
-    margin = max(1e-6, 100 * torch.finfo(values.dtype).eps)
+    values = values.masked_fill(~valid, -torch.inf)
+    last = values.amax(dim=dim, keepdim=True)
+    if count > 1:
+        last = values.topk(count, dim=dim).values.narrow(dim, count - 1, 1)
+    largest = scale.masked_fill(~valid, 0.0).amax(dim=dim, keepdim=True)
+    margin = tolerance.to(values.dtype).view(-1, *[1] * (values.dim() - 1)) * largest
+    keys = torch.where(values > last + margin, 2 - position, -position)
+    return keys.masked_fill(~valid | (values < last - margin), -torch.inf)
+
+
+def nudge_to_first(values: Tensor, position: Tensor, valid: Tensor, dim: int) -> Tensor:
+    """What `prefer_first` does where noise leaves no ties but by rounding: in one step, and cheaply.
+
+    Args:
+        values (`torch.Tensor`): As for `prefer_first`, as the following.
+        position: See there.
+        valid: See there.
+        dim: See there.
+    """
+    margin = max(4 * torch.finfo(values.dtype).eps, SMALLEST_TOLERANCE)
     largest = values.abs().masked_fill(~valid, 0.0).amax(dim=dim, keepdim=True)
     return (values - margin * largest * position).masked_fill(~valid, -torch.inf)
 
@@ -66,11 +90,19 @@ class VectorMaxPool(nn.Module):
         super().__init__()
         self.direction = FixedLinear(channels)
 
-    def forward(self, vectors: Tensor, position: Tensor, valid: Tensor) -> Tensor:
-        """Pool vectors (..., candidates, d, channels) to (..., d, channels); the others are (..., candidates)."""
+    def forward(self, vectors: Tensor, position: Tensor, valid: Tensor, tolerance: Tensor | None = None) -> Tensor:
+        """Pool vectors (..., candidates, d, channels) to (..., d, channels); `position` and `valid` are (..., candidates)."""
         with torch.no_grad():
-            lengths = (vectors * self.direction(vectors)).sum(dim=-2)
-            lengths = prefer_first(lengths, position.unsqueeze(-1), valid.unsqueeze(-1), dim=-2)
+            direction = self.direction(vectors)
+            lengths = (vectors * direction).sum(dim=-2)
+            choice = lengths, position.unsqueeze(-1), valid.unsqueeze(-1), -2
+            if tolerance is None:
+                lengths = nudge_to_first(*choice)
+            else:
+                # Linear maps mix the channels, so that short vectors have the error of long ones.
+                here, there = vector_length(vectors), vector_length(direction)
+                scale = here.amax(dim=-1, keepdim=True) * there + here * there.amax(dim=-1, keepdim=True)
+                lengths = prefer_first(*choice, tolerance, scale=scale)
             # Not argmax, which takes eight times as long along an axis that is not the last.
             chosen = lengths.max(dim=-2, keepdim=True).indices.unsqueeze(-2)
         return vectors.gather(-3, chosen.expand(*chosen.shape[:-2], *vectors.shape[-2:])).squeeze(-3)
@@ -124,8 +156,11 @@ class VectorEdgeConvolution(nn.Module):
         self.layer = VectorNeuronLayer(2 * input_channels, channels)
         self.pool = VectorMaxPool(channels)
 
-    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Update vectors (batch, num_samples, nodes, d, channels) with mask (batch, nodes); padding comes last."""
+    def forward(self, vectors: Tensor, mask: Tensor, tolerance: Tensor | None = None) -> Tensor:
+        """Update vectors (batch, num_samples, nodes, d, channels) with mask (batch, nodes); padding comes last.
+
+        `tolerance` (batch,) is as for `prefer_first`; `None` where noise leaves no ties.
+        """
         nodes = vectors.shape[2]
         size = mask.sum(dim=1).clamp(min=1).view(-1, 1, 1, 1)
         with torch.no_grad():
@@ -136,8 +171,13 @@ class VectorEdgeConvolution(nn.Module):
             else:
                 distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
             place = torch.arange(nodes, device=mask.device)
-            nearness = prefer_first(-distance, place / size, mask[:, None, None], dim=-1)
-            neighbors = nearness.topk(min(self.num_neighbors, nodes), dim=-1).indices
+            choice, count = (-distance, place / size, mask[:, None, None], -1), min(self.num_neighbors, nodes)
+            if tolerance is None:
+                nearness = nudge_to_first(*choice)
+            else:
+                length = torch.linalg.vector_norm(points, dim=-1).unsqueeze(-2)
+                nearness = prefer_first(*choice, tolerance, scale=length, count=count)
+            neighbors = nearness.topk(count, dim=-1).indices
         # Systems smaller than the number of neighbours leave the last places empty: the same ones for all nodes.
         filled = torch.arange(neighbors.shape[-1], device=mask.device) < size
         place = neighbors.flatten(2)[..., None, None].expand(-1, -1, -1, *vectors.shape[3:])
@@ -145,7 +185,7 @@ class VectorEdgeConvolution(nn.Module):
         center = vectors.unsqueeze(3).expand_as(neighbor)
         edges = torch.cat([neighbor - center, center], dim=-1).flatten(2, 3)
         edges = self.layer(edges, (filled.squeeze(1) & mask.unsqueeze(-1)).flatten(1))
-        return self.pool(edges.unflatten(2, neighbors.shape[2:]), neighbors / size, filled)
+        return self.pool(edges.unflatten(2, neighbors.shape[2:]), neighbors / size, filled, tolerance)
 
 
 class VectorScoreHead(nn.Module):
@@ -163,7 +203,7 @@ class VectorScoreHead(nn.Module):
         self.invariant_hidden = VectorNeuronLayer(channels, narrow)
         self.invariant_out = nn.Linear(narrow, dimension, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear((2 + num_convolutions) * channels * dimension, 1)
+        self.linear = ScoreHead((2 + num_convolutions) * channels * dimension)
 
     def forward(self, local: Tensor, mask: Tensor) -> Tensor:
         """Score nodes (batch, num_samples, nodes) from the features of all convolutions (..., d, channels)."""
@@ -188,10 +228,10 @@ class VectorFrameHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, dimension, bias=False)
 
-    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Read the frame (batch, num_samples, d, d) off vectors (batch, num_samples, nodes, d, channels)."""
+    def forward(self, vectors: Tensor, mask: Tensor, tolerance: Tensor | None = None) -> Tensor:
+        """Read the frame (batch, num_samples, d, d) off vectors (batch, num_samples, nodes, d, channels); see `prefer_first`."""
         position = torch.arange(mask.shape[1], device=mask.device) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        pooled = self.pool(vectors, position.unsqueeze(1), mask.unsqueeze(1))
+        pooled = self.pool(vectors, position.unsqueeze(1), mask.unsqueeze(1), tolerance)
         # Whole vectors are dropped: single coordinates would break the equivariance.
         return self.linear(pooled * self.dropout(torch.ones_like(pooled[..., :1, :])))
 
@@ -246,7 +286,9 @@ class VectorNeuronInterface(nn.Module):
         self.score_head = VectorScoreHead(channels, len(inputs), dimension, dropout) if node_scores else None
         self.frame_head = VectorFrameHead(channels, dimension, dropout) if frame else None
 
-    def forward(self, vectors: Tensor, node_mask: Tensor, ties: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+    def forward(
+        self, vectors: Tensor, node_mask: Tensor, ties: Tensor | None = None, tolerance: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Score the nodes and read the frame.
 
         Args:
@@ -256,10 +298,12 @@ class VectorNeuronInterface(nn.Module):
             ties (`torch.Tensor` of shape `(batch, num_samples, nodes)`): Random numbers that decide between nodes which are
                 equally near or equally long; they move with the nodes. Without, the stored order decides, and symmetric
                 systems depend on it.
+            tolerance (`torch.Tensor` of shape `(batch,)`): Relative differences with which vectors are still equally near or
+                equally long. Default: by their type, which is enough where noise leaves no ties.
 
         Returns:
-            Scores (`torch.Tensor` of shape `(batch, num_samples, nodes)`): O(d)-invariant and S_n-equivariant; meaningless on
-            padding. `None` without `node_scores`.
+            Scores (`torch.Tensor` of shape `(batch, num_samples, nodes)`): O(d)-invariant and S_n-equivariant, in double
+            precision; meaningless on padding. `None` without `node_scores`.
             Frame (`torch.Tensor` of shape `(batch, num_samples, d, d)`): Its columns are d vectors, O(d)-equivariant and
             S_n-invariant. `None` without `frame`.
 
@@ -275,13 +319,13 @@ class VectorNeuronInterface(nn.Module):
         hidden = hidden.masked_fill(~mask[:, None, :, None, None], 0.0)
         features = []
         for convolution in self.convolutions:
-            hidden = convolution(hidden, mask)
+            hidden = convolution(hidden, mask, tolerance)
             features.append(hidden)
         scores = frame = None
         if self.score_head is not None:
             scores = self.score_head(torch.cat(features, dim=-1), mask).gather(-1, inverse(order))
         if self.frame_head is not None:
-            frame = self.frame_head(features[0], mask)
+            frame = self.frame_head(features[0], mask, tolerance)
         return scores, frame
 
     def _check_shapes(self, vectors: Tensor, node_mask: Tensor, ties: Tensor | None) -> None:

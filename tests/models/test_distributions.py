@@ -7,15 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
+import lps_hf
 from lps_hf.data.structured_graphs import inner_symmetric_graphs
 from lps_hf.models import symmetric_group
 from lps_hf.models.batches import encode_batch
 from lps_hf.models.configuration_base_networks import MLPBaseConfig
 from lps_hf.models.configuration_lps import LPSConfig
 from lps_hf.models.distributions import DistributionSample, EquivariantDistribution, Noise
+from lps_hf.models.frames import orders_of_frame
+from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_lps import LPSModel
 from lps_hf.models.representations import Batch as FieldBatch
+from lps_hf.models.representations import Representation
 from lps_hf.models.symmetric_group import SymmetricGroup
+from lps_hf.models.symmetrized import Symmetrized
 from tests.models.graph_cases import (
     EQUIVARIANT_KINDS,
     KINDS,
@@ -35,6 +40,12 @@ from tests.models.graph_cases import (
 )
 
 SIZES = [5, 1, 7, 4]
+CORNERS = {
+    "square": [[1.0, 1, 0], [1, -1, 0], [-1, -1, 0], [-1, 1, 0]],
+    "tetrahedron": [[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]],
+    "triangle": [[0.0, 0, 1], [1, 0, 0], [-0.5, 3**0.5 / 2, 0], [-0.5, -(3**0.5) / 2, 0]],
+}
+GENERIC = torch.tensor([[1.0, 0, 0.3], [0, 2, 0], [0.5, -1, 0], [-2, 0.2, 1]])
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_equivariant_kind = pytest.mark.parametrize("kind", EQUIVARIANT_KINDS)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -370,7 +381,7 @@ def test_ranks_of_another_shape_are_refused(place):
 
 
 def test_canonical_scores_of_nodes_that_symmetry_exchanges_are_equal_to_the_last_digit(monkeypatch):
-    # With networks whose terms cancel, single precision differs by up to half of the margin that breaks ties.
+    # With networks whose terms cancel, single precision would differ by far more than ties may.
     seen, project = [], SymmetricGroup.project
     monkeypatch.setattr(
         SymmetricGroup, "project", lambda self, scores, *rest: seen.append(scores) or project(self, scores, *rest)
@@ -385,7 +396,152 @@ def test_canonical_scores_of_nodes_that_symmetry_exchanges_are_equal_to_the_last
         with torch.no_grad():
             model(**batch, num_samples=1)
         scores = seen.pop().flatten()
-        assert scores.dtype == torch.float32
+        assert scores.dtype == torch.float64
         for orbit in orbits.unique():
             members = scores[orbits == orbit]
-            assert members.max() - members.min() <= 3e-7 * scores.abs().max()
+            assert members.max() - members.min() <= 1e-12 * scores.abs().max()
+
+
+def ranks_changed_by_ties(distribution: EquivariantDistribution, nodes: int, training: bool = False) -> float:
+    """The share of ranks that other noise for ties changes."""
+    edges = torch.randint(nodes, (1, 2, 3 * nodes), generator=seeded(1))
+    masks = torch.ones(1, nodes, dtype=torch.bool), torch.ones(1, 3 * nodes, dtype=torch.bool)
+    batch = FieldBatch({"node_features": torch.randn(1, nodes, 5, generator=seeded(2))}, masks[0], edges, masks[1])
+    noise, other = (distribution.train(training).draw_noise(batch, 2, seeded(seed)) for seed in (3, 4))
+    with torch.set_grad_enabled(training):
+        ranks = [distribution(batch, {**noise, "S_n": one["S_n"]}).elements.rank for one in (noise, other)]
+    return float((ranks[0] != ranks[1]).double().mean())
+
+
+@pytest.mark.parametrize("bias", [0.0, 1000.0])
+@pytest.mark.parametrize(("nodes", "most"), [(444, 0.001), (2000, 0.005)])
+def test_ties_do_not_overrule_the_learned_order(nodes, most, bias):
+    distribution = make_distribution("learned", torch.float32, max_nodes=nodes)
+    torch.nn.init.constant_(distribution.interface.head.bias, bias)
+    assert ranks_changed_by_ties(distribution, nodes) <= most
+
+
+@pytest.mark.parametrize("bias", [0.0, 1000.0])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_a_bias_of_the_head_does_not_count(bias, training):
+    # Two copies of a path: scores of a node and its copy are equal up to rounding, those of others are not.
+    distribution = make_distribution("canonical", torch.float32).train(training)
+    torch.nn.init.constant_(distribution.interface.head.bias, bias)
+    batch = tied_batch()
+    rank = sample(distribution, batch, draw_noise(distribution, batch, 2000, seed=0)).elements.rank[0]
+    first = (rank[:, 0] < rank[:, 2]).double().mean()
+    assert abs(first - 0.5) < 4 * 0.5 / 2000**0.5
+    assert len(rank[:, 1].unique()) == len(rank[:, 3].unique()) == 1
+
+
+def exact_model(group: str, **options) -> Symmetrized:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+    return lps_hf.symmetrize(net, group, "n p" if "E" in group else "n v", "1", "exact", **options).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CORNERS)
+@pytest.mark.parametrize("group", ["E(3)", "SO(3)", "S_n x E(3)", "S_n x O(3)"])
+def test_an_exact_average_over_an_infinite_frame_has_an_error_bar(group, name):
+    # Three calls gave three answers and no error bar.
+    model, x = exact_model(group), torch.tensor([CORNERS[name]])
+    few = [model.estimate(x, generator=seeded(seed)) for seed in range(40)]
+    many = model.estimate(x, num_samples=1000, generator=seeded(99))
+    assert all(output.standard_error.shape == output.mean.shape for output in few)
+    assert all((output.degrees_of_freedom == 9).all() for output in few)
+    assert torch.stack([output.mean for output in few]).std() > 1e-5
+    inside = [low <= many.mean <= high for low, high in (output.confidence_interval(0.95) for output in few)]
+    assert sum(map(bool, inside)) >= 34
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "points", [[[1.0, 2, 3]] * 3, [[-1.0, 0, 0], [0, 0, 0], [1, 0, 0]], [[0.0, 0, 0], [1, 2, 3], [0.5, 1, 1.5]]]
+)
+@pytest.mark.parametrize("output", ["3", "v", "3 p"])
+@pytest.mark.parametrize("group", ["E(3)", "SE(3)"])
+def test_axes_without_variance_leave_an_average_exact(group, output, points):
+    # What turns about a line is as it was, and vectors across it cancel.
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 16), torch.nn.Tanh(), torch.nn.Linear(16, 9))
+    shape = (3, 3) if output == "3 p" else (3,)
+    net.append(torch.nn.Sequential(torch.nn.Unflatten(1, (3, 3)), PickRows(len(shape))))
+    model, x = lps_hf.symmetrize(net, group, "3 p", output, "exact").eval(), torch.tensor([points])
+    first, second = (model.estimate(x, generator=seeded(seed)) for seed in (1, 2))
+    assert first.standard_error is None
+    torch.testing.assert_close(first.mean, second.mean, rtol=1e-5, atol=1e-5)
+
+
+class PickRows(torch.nn.Module):
+    """All rows of (batch, 3, 3), or the first."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows if self.axes == 2 else rows[:, 0]
+
+
+def test_vectors_that_no_frame_reads_are_not_left_to_chance():
+    # Arrows between nodes may point across the line of the nodes.
+    distribution = EquivariantDistribution(
+        get_group("O(3)"), "exact", {"x": Representation.parse("n v"), "arrows": Representation.parse("n n v")}
+    )
+    line = torch.tensor([[[1.0, 0, 0], [-2, 0, 0]]])
+    batch = FieldBatch({"x": line, "arrows": torch.randn(1, 2, 2, 3)}, torch.ones(1, 2, dtype=torch.bool), None, None)
+    (drawn,) = distribution.draws(batch, 3, generator=seeded(0))
+    assert drawn.weights is None
+    assert drawn.elements.matrix.shape == (1, 24, 3, 3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("group", ["E(3)", "S_n x O(3)"])
+def test_finite_frames_beside_infinite_ones_stay_exact(group):
+    # One of them with a frame of orders of its own: two nodes are equally far from the centroid.
+    model = exact_model(group)
+    kite = torch.tensor([[2.0, 0, 0], [-1, 0, 0], [-0.5, 1, 0.3], [-0.5, -1, -0.3]])
+    x = torch.stack([GENERIC, torch.tensor(CORNERS["square"]), kite])
+    alone = model.estimate(x[[0, 2]])
+    assert alone.standard_error is None
+    together = [model.estimate(x, generator=seeded(seed)) for seed in range(2)]
+    for output in together:
+        torch.testing.assert_close(output.mean[[0, 2]], alone.mean, rtol=1e-5, atol=1e-6)
+        assert output.standard_error[[0, 2]].max() < 1e-6 < output.standard_error[1]
+    assert (together[0].mean[1] - together[1].mean[1]).abs() > 1e-6
+
+
+@torch.no_grad()
+def test_axes_of_infinite_frames_come_one_after_another_too():
+    model, x = exact_model("S_n x E(3)"), torch.tensor([CORNERS["square"]])
+    batch = model.encode(x)
+    for sampler, block in (("independent", 8), ("antithetic", 16)):
+        model.distribution.set_sampler(sampler)
+        at_once = list(model.distribution.draws(batch, 6, generator=seeded(1)))
+        parts = list(model.distribution.draws(batch, 6, generator=seeded(1), chunk_size=3))
+        assert [len(part.split(block)) for part in parts] == [1] * (48 // block)
+        assert {part.block_size for part in (*at_once, *parts)} == {block}
+        joined = DistributionSample.join(parts).elements
+        for one, other in zip(at_once[0].elements.factors, joined.factors, strict=True):
+            assert torch.equal(torch.as_tensor(one.tensors[0]), torch.as_tensor(other.tensors[0]))
+
+
+def test_a_single_axis_would_have_no_error_bar_so_two_are_drawn():
+    model, x = exact_model("E(3)", num_samples=1), torch.tensor([CORNERS["square"]])
+    for output in (model.estimate(x, num_samples=1), model.train().estimate(x)):
+        assert output.group_elements[0].shape == (1, 16, 3, 3)
+        assert output.standard_error is not None
+
+
+def test_frames_of_different_sizes_are_repeated_until_they_fit():
+    ranks = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 1]])
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    index, weights = orders_of_frame(ranks, mask, equally_often=True)
+    assert index.shape == (2, 12, 4)
+    torch.testing.assert_close(weights, torch.full((2, 12), 1 / 12, dtype=torch.float64))
+    for row, size in ((0, 4), (1, 6)):
+        orders, counts = index[row].unique(dim=0, return_counts=True)
+        assert (len(orders), set(counts.tolist())) == (size, {12 // size})
+    with pytest.raises(ValueError, match=r"fit into 10 group elements together, got sizes 4, 6\."):
+        orders_of_frame(ranks, mask, most=10, equally_often=True)

@@ -313,6 +313,26 @@ def test_exact_averages_need_no_coupling(name):
         assert (there - expected).abs().max() < 1e-10 * (1 + expected.abs().max())
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name, case in CASES.items() for kind in case.kinds if {"positions", "pixel_values"} & case.batch().keys()],
+)
+def test_gradients_with_respect_to_inputs_are_those_of_finite_differences(name, kind):
+    """With the noise held fixed; also where the parameters have a straight-through gradient."""
+    model, batch = make_model(name, kind), inputs_of(name, kind)
+    noise = draw_noise(model, batch, 1 if kind == "exact" else 2, seed=1)
+    keys = [key for key in ("positions", "velocities", "pixel_values") if key in batch]
+    leaves = {key: batch[key].nan_to_num().requires_grad_() for key in keys}
+    gradients = torch.autograd.grad(model(**{**batch, **leaves}, noise=noise).logits.sum(), list(leaves.values()))
+    for seed in (1, 2):
+        steps = {key: 1e-5 * torch.randn(leaf.shape, generator=seeded(seed), dtype=leaf.dtype) for key, leaf in leaves.items()}
+        with torch.no_grad():
+            ends = [model(**{**batch, **{k: x + sign * steps[k] for k, x in leaves.items()}}, noise=noise) for sign in (1, -1)]
+        slope = sum((gradient * steps[key]).sum() for key, gradient in zip(keys, gradients, strict=True))
+        largest = sum(gradient.norm() * steps[key].norm() for key, gradient in zip(keys, gradients, strict=True))
+        assert abs((ends[0].logits - ends[1].logits).sum() / 2 - slope) < 1e-6 * largest
+
+
 # --------------------------------------------------------------------------------------------- statistical equivariance
 
 NUM_SAMPLES = 300

