@@ -34,6 +34,10 @@ def encode_batch(config: LPSConfig, dtype: torch.dtype, tensors: Mapping[str, Te
         ValueError: If a tensor is missing or not wanted, of the wrong shape, or (on the CPU) holds impossible values.
         TypeError: If a tensor has the wrong type.
     """
+    for name, tensor in tensors.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            got = type(tensor).__name__
+            raise TypeError(f"{name}: expected a tensor, got {got}. Call the processor with return_tensors='pt'.")
     _refuse_unread(config, tensors)
     if "pixel_values" in config.inputs:
         return _encode_images(config, dtype, tensors["pixel_values"])

@@ -9,6 +9,7 @@ import numpy as np
 
 from .column_mapping import check_column_mapping, rename_columns
 from .row_labels import LABEL_KEYS
+from .row_names import OTHER_NAMES
 
 _GRAPH_COLUMNS = ("edge_index", "num_nodes")
 TASK_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -50,6 +51,9 @@ class Columns:
                 "and molecules with lps_hf.data.to_rows; of a stream take the first ones, list(stream.take(1000))."
             )
         self._column_of = dict(rename_columns({name: name for name in names}, mapping))
+        for name, key in OTHER_NAMES.items():
+            if name in self._column_of:
+                self._column_of.setdefault(key, self._column_of[name])
 
     def __contains__(self, key: str) -> bool:
         return key in self._column_of
@@ -160,11 +164,12 @@ def check_task(task: str) -> None:
 
 def label_table(labels: Iterable[Any]) -> np.ndarray:
     """Labels of whole rows as (rows, labels) float64, NaN where missing."""
-    table = [as_numbers(label) for label in labels]
-    widths = {len(row) for row in table}
+    table = [None if label is None else as_numbers(label) for label in labels]
+    widths = {len(row) for row in table if row is not None} or {1}
     if len(widths) > 1:
         raise ValueError(f"column 'y': expected one number of labels for all graphs, got {min(widths)} to {max(widths)}.")
-    return np.array(table, dtype=np.float64)
+    unknown = np.full(widths.pop(), np.nan)
+    return np.array([unknown if row is None else row for row in table], dtype=np.float64)
 
 
 def as_numbers(label: Any) -> np.ndarray:

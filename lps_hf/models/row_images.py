@@ -1,9 +1,6 @@
-"""Images of rows: pictures in every form, the pretrained classifier's own image processor, or numbers from 0 to 1."""
+"""Images of rows: pictures and arrays, the pretrained classifier's own image processor, or numbers from 0 to 1."""
 
-import io
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +12,7 @@ from transformers import AutoImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, is_vision_available
 
 from .row_checks import as_array, as_finite_float32, check_mapping, present_keys
-
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_ORIENTATION = 0x0112  # the number of this field in EXIF data
+from .row_pictures import is_picture, is_picture_file, pixels_of, read_picture
 
 
 def make_image_processor(settings: Mapping[str, Any]) -> Any:
@@ -102,107 +97,10 @@ def process_images(rows: list[dict[str, Any]], image_processor: Any) -> list[dic
     return rows
 
 
-def is_picture(value: Any) -> bool:
-    """Whether it is an image of PIL."""
-    return hasattr(value, "convert") and hasattr(value, "mode")
-
-
-def is_picture_file(value: Any) -> bool:
-    """Whether it may be the file of a picture: a path, its bytes, a stream of them, or a dictionary of `bytes` and `path`."""
-    if isinstance(value, Mapping):
-        return "bytes" in value or "path" in value
-    return isinstance(value, str | os.PathLike | bytes | bytearray | io.BytesIO)
-
-
-def read_picture(source: Any, where: str = "image") -> Any:
-    """Read a picture, and turn it upright as its EXIF data say.
-
-    Args:
-        source: An image of PIL, or what `is_picture_file` says may be one.
-        where: What to call it in messages.
-
-    Returns:
-        `PIL.Image.Image`: In memory; its file is closed if it was opened here.
-
-    Raises:
-        ValueError: If it is no picture, or a broken one.
-        FileNotFoundError: If there is no such file.
-        ImportError: If Pillow is missing.
-    """
-    pillow, _ = _pillow()
-    if isinstance(source, Mapping):  # as columns of data sets and parquet files have it
-        source = source["bytes"] if source.get("bytes") is not None else source.get("path")
-        if not is_picture_file(source):
-            raise ValueError(f"{where}: expected bytes or a path, got a dictionary without them.")
-    if isinstance(source, str | os.PathLike) and not os.path.isfile(source):
-        raise FileNotFoundError(f"{where}: expected the file of a picture, got {os.fspath(source)!r}, which does not exist.")
-    try:
-        if is_picture(source):
-            return _upright(source)
-        with pillow.open(io.BytesIO(source) if isinstance(source, bytes | bytearray) else source) as picture:
-            return _upright(picture).copy()  # which needs no file
-    except Exception as error:  # decoders raise anything where a file is broken
-        raise ValueError(f"{where}: expected a picture, got something else or a broken one: {error}.") from error
-
-
-def _pillow() -> tuple[Any, Any]:
-    """Modules of Pillow, to open pictures and to change them."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("image: expected the package Pillow, which is not installed. Run 'pip install pillow'.") from error
-    return Image, ImageOps
-
-
-def _upright(picture: Any) -> Any:
-    """One frame of a picture, as its EXIF data say that it was taken."""
-    # Phones put a small copy into the file (MPO), which is no other picture.
-    if getattr(picture, "is_animated", False) and picture.format != "MPO":
-        warnings.warn("image: only one of several frames of a picture is read. Make a row of each frame.", stacklevel=4)
-    try:
-        is_turned = picture.getexif().get(_ORIENTATION, 1) != 1
-    except Exception:  # broken EXIF data say nothing, and the picture may be whole
-        return picture
-    return _pillow()[1].exif_transpose(picture) if is_turned else picture
-
-
-def _pixels_of(picture: Any, channels: int, where: str) -> np.ndarray:
-    """A picture of PIL in the model's number of channels, (height, width, channels) or without the last uint8."""
-    if picture.mode.startswith("I;16"):
-        picture = _to_eight_bits(picture, where)
-    if picture.mode in ("I", "F"):
-        raise ValueError(
-            f"{where}: expected a picture of whole numbers from 0 to 255, got one of mode {picture.mode!r}, which does not say "
-            "what white is. Scale it to 0 to 255 and make an image of mode 'L', or give what the model reads in pixel_values."
-        )
-    wanted = _MODES.get(channels, picture.mode)
-    try:
-        if wanted in ("L", "RGB") and picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            white = picture.copy()
-            white.paste((255, 255, 255, 255), (0, 0, *picture.size))
-            white.alpha_composite(picture)
-            picture = white
-        return np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
-    except Exception as error:  # decoders raise anything where a file is broken
-        raise ValueError(f"{where}: expected a picture, got one that cannot be read as {wanted}: {error}.") from error
-
-
-def _to_eight_bits(picture: Any, where: str) -> Any:
-    """Grey of 0 to 65535 as grey of 0 to 255, rounded."""
-    array = np.asarray(picture).astype(np.uint32)
-    if 0 < array.max() < 4096:
-        raise ValueError(
-            f"{where}: expected a 16-bit picture of 0 to 65535, got at most {array.max()}, of which 8 bits would keep "
-            f"{array.max() // 257 + 1} levels of grey. Scale it first, if its white is darker."
-        )
-    return _pillow()[0].fromarray(((array + 128) // 257).astype(np.uint8))
-
-
 def _check_image(image: Any, where: str, channels: int) -> np.ndarray:
     """A picture in any form, as (height, width, channels) uint8; see `check_image_row`."""
     if is_picture(image) or is_picture_file(image):
-        array = _pixels_of(read_picture(image, where), channels, where)
+        array = pixels_of(read_picture(image, where), channels, where)
     else:
         array = _channels_last(as_array(image, where), channels, where, isinstance(image, torch.Tensor))
     array = array[..., None] if array.ndim == 2 and channels == 1 else array

@@ -1,6 +1,5 @@
 """Rows from what people have: PyTorch Geometric, networkx, SMILES strings, images, files and data sets."""
 
-import io
 import math
 import os
 import re
@@ -15,9 +14,9 @@ import torch
 from .row_batches import as_rows
 from .row_files import check_not_url, is_file_name, read_file
 from .row_graphs import Row, from_networkx, from_pyg, is_networkx, is_pyg
-from .row_images import is_picture
 from .row_molecules import from_atoms, from_molecule, from_smiles, is_atoms, is_molecule, is_smiles_column
 from .row_names import check_split, labels_of_split
+from .row_pictures import is_picture, is_picture_file, read_picture
 from .row_structures import CONTENT_KEYS, NODE_LINK_KEYS, graph_of_node_link, is_node_link
 from .row_tables import Record
 
@@ -312,13 +311,8 @@ def _converter_of(source: Any) -> Callable[[Any], Row] | None:
 
 def _complete(row: Mapping[str, Any]) -> Row:
     """A row whose content is a SMILES string, a graph of nodes and links, or the bytes or path of an image gets what it means."""
-    image = row.get("image")
-    if isinstance(image, Mapping):  # as parquet files have it
-        image = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image.get("path")
-    if isinstance(image, bytes | bytearray):
-        image = io.BytesIO(image)
-    if isinstance(image, str | os.PathLike | io.BytesIO):
-        return {**row, "image": _open_image(image)}
+    if is_picture_file(row.get("image")):
+        return {**row, "image": read_picture(row["image"])}
     if any(row.get(key) is not None for key in CONTENT_KEYS):
         return dict(row)
     if is_node_link(row):
@@ -384,32 +378,9 @@ _CONVERTERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Row]], ...] = (
     (is_molecule, from_molecule),
     (is_atoms, from_atoms),
     (is_picture, lambda image: {"image": image}),
-    (_is_bytes, lambda data: {"image": _open_image(io.BytesIO(data))}),
+    (_is_bytes, lambda data: {"image": read_picture(data)}),
     (_is_array, _row_of_points),
 )
-
-
-def _open_image(file: Any) -> Any:
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError("image: expected the package Pillow, which is not installed. Run 'pip install pillow'.") from error
-    name = getattr(file, "name", "bytes") if isinstance(file, io.BytesIO) else os.fsdecode(file)
-    if not isinstance(file, io.BytesIO):
-        check_not_url(name, "image")
-        if not os.path.isfile(name):
-            raise FileNotFoundError(f"image: expected the path of a file, got {name!r}, where there is none.")
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            num_frames = getattr(image, "n_frames", 1)
-    except UnidentifiedImageError:  # whose text is an address in memory
-        raise ValueError(f"image: expected a picture, got {name}, which has the format of none.") from None
-    except Exception as error:  # it depends on format and place which one, where a picture is cut off
-        raise ValueError(f"image: expected a picture, got {name}, which Pillow cannot read: {error}.") from error
-    if num_frames > 1:
-        warnings.warn(f"image: {name} has {num_frames} frames, and the first of them is read.", UserWarning, stacklevel=2)
-    return upright
 
 
 def _unknown(name: str, value: Any) -> str:

@@ -196,7 +196,7 @@ def _read_recipe(file: str, actions: Mapping[str, Action], types: Mapping[str, A
         recipe["backbone_config"] = json.dumps(_read_backbone_config(recipe["backbone_config"]))
     values = {}
     for name, value in recipe.items():
-        values[name] = value_from_file(name, value, types.get(name, Any))
+        values[name] = value_from_file(f"recipe: {name}", value, types.get(name, Any))
         choices = actions[name].choices
         if choices is not None and values[name] is not None and values[name] not in choices:
             raise ValueError(f"recipe: {name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")

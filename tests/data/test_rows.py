@@ -145,6 +145,7 @@ def test_features_are_categories_or_real_numbers_or_missing(columns, expected):
         ([[0.0, 1.0], [0.0, NAN]], MULTI, 2),
         ([[0.0, 2.0], [0.0, 1.0]], REGRESSION, 2),
         ([[0.5, None], [None, 1.0]], REGRESSION, 2),
+        ([[0, 1], None, [1, 1]], MULTI, 2),
     ],
 )
 def test_the_problem_type_is_read_off_the_labels(labels, problem_type, num_labels):
@@ -495,3 +496,14 @@ def test_labels_that_are_texts_are_names_of_classes_from_loading_on(tmp_path, la
     assert inferred["id2label"] == {0: "harmless", 1: "toxic"}
     if isinstance(labels[0], str):
         assert labels_of(GRAPHS, splits["test"], SINGLE).tolist() == [1, 0, 1]
+
+
+def test_names_of_pytorch_geometric_are_read_as_the_processor_reads_them():
+    edges = {"edge_index": [[0, 1], [1, 0]], "num_nodes": 2}
+    rows = [{**edges, "x": [[1], [2]], "edge_weight": [0.5, 0.7], "y": label} for label in (0, 1)]
+    inferred = infer_config(GRAPHS, rows)
+    assert inferred["node_categories"] == [3]
+    assert inferred["inputs"] == {"node_features": "n 3", "edge_features": "n n 1"}
+    batch = LPSProcessor(node_categories=[3], **{key: inferred[key] for key in ("inputs", "num_labels", "problem_type")})(rows)
+    assert batch["node_categories"].tolist() == [[[1], [2]]] * 2
+    assert batch["edge_features"].shape == (2, 2, 1)

@@ -270,6 +270,13 @@ def test_wrong_types_are_refused(name):
         encode(CATEGORICAL, **batch)
 
 
+def test_arrays_are_told_how_to_become_tensors():
+    with pytest.raises(
+        TypeError, match="edge_index: expected a tensor, got ndarray. Call the processor with return_tensors='pt'"
+    ):
+        encode(CATEGORICAL, **{**CATEGORIES, "edge_index": CATEGORIES["edge_index"].numpy()})
+
+
 def test_whole_numbers_are_no_real_features():
     with pytest.raises(TypeError, match=r"edge_features: expected floating point numbers, got torch.int64"):
         encode(REAL, **{**FEATURES, "edge_features": FEATURES["edge_features"].long()})

@@ -192,7 +192,7 @@ def test_a_prior_is_part_of_the_model(tmp_path):
 def test_a_prior_of_another_output_is_refused():
     with pytest.raises(ValueError, match="variance_prior: expected 1 or 3 numbers as variance, got 2"):
         tiny_config(variance_prior={"variance": [1.0, 2.0], "degrees_of_freedom": 1})
-    with pytest.raises(TypeError, match="variance_prior: expected a dict or None"):
+    with pytest.raises(TypeError, match="variance_prior: expected a dict"):
         tiny_config(variance_prior=0.5)
 
 

@@ -235,7 +235,7 @@ def test_frames_that_are_not_read_are_named(file_format):
     frames = [Picture.fromarray(pixels(seed)) for seed in range(3)]
     data = file_of(frames[0], file_format, save_all=True, append_images=frames[1:])
     for image in (data, Picture.open(io.BytesIO(data))):
-        with pytest.warns(UserWarning, match="image: only one of several frames of a picture is read"):
+        with pytest.warns(UserWarning, match=r"image: .*one of \d frames is read"):
             found = images()([{"image": image}])["pixel_values"]
         assert found.shape == (1, 3, 10, 12)
 
@@ -288,12 +288,12 @@ BAD_IMAGES = {
     "no such file": (
         {"image": "cat.png"},
         FileNotFoundError,
-        "image: expected the file of a picture, got 'cat.png', which does not exist.",
+        "image: expected the path of a file, got 'cat.png', where there is none.",
     ),
     "no picture": (
         {"image": b"GIF"},
         ValueError,
-        "image: expected a picture, got something else or a broken one: cannot identify image file",
+        "image: expected a picture, got bytes, which has the format of none.",
     ),
     "no bytes and no path": (
         {"image": {"bytes": None, "path": None}},

@@ -211,7 +211,7 @@ def test_pictures_of_several_frames_are_named(tmp_path):
     Image = pytest.importorskip("PIL.Image")
     first = Image.new("RGB", (2, 2), "red")
     first.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (2, 2), "blue")])
-    with pytest.warns(UserWarning, match=r"image: .*a\.gif has 2 frames, and the first of them is read"):
+    with pytest.warns(UserWarning, match=r"image: .*a\.gif: one of 2 frames is read"):
         (row,) = to_rows(tmp_path / "a.gif")
     assert row["image"].convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 

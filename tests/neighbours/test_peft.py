@@ -29,7 +29,9 @@ def with_adapters(model):
 
 
 def batch_with_noise(model, count=4, seed=0):
-    batch = dict(LPSProcessor.from_config(model.config)(random_rows(count, seed), return_tensors="pt"))
+    is_link = isinstance(model, LPSForLinkPrediction)
+    rows = [{key: value for key, value in row.items() if key != "y" or not is_link} for row in random_rows(count, seed)]
+    batch = dict(LPSProcessor.from_config(model.config)(rows, return_tensors="pt"))
     lps = model.lps
     inputs = {key: value for key, value in batch.items() if key != "labels"}
     return {**batch, "noise": lps.draw_noise(lps.encode(**inputs), 2, torch.Generator().manual_seed(seed))}
