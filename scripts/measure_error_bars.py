@@ -82,19 +82,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for count in arguments.num_samples:
         parts = reference.unflatten(0, (-1, count))
         right = (parts.mean(dim=1).argmax(dim=-1) == labels).double().mean(dim=1)
-        table[f"{count}"] = {"accuracy": mean_and_deviation(right.tolist()), "mean_samples": count}
+        table[f"{count}"] = {"accuracy": summary(right.tolist()), "mean_samples": count}
         if count > 1:
             # Each part against the mean of the others, of which it is independent.
             others = (exact * len(reference) - parts.sum(dim=1)) / (len(reference) - count)
             for key, interval in intervals(model, parts).items():
                 covered = covers(*interval, others, own_error)
-                table[f"{count}"][key] = mean_and_deviation(covered.double().flatten(1).mean(dim=1).tolist())
+                table[f"{count}"][key] = summary(covered.double().flatten(1).mean(dim=1).tolist())
     for tolerance in arguments.tolerances:
         runs = [auto_run(model, processor, test, labels, exact, own_error, tolerance, seed) for seed in range(arguments.repeats)]
         table[f"auto {tolerance:g}"] = {
-            "accuracy": mean_and_deviation([run["accuracy"] for run in runs]),
+            "accuracy": summary([run["accuracy"] for run in runs]),
             "mean_samples": float(np.mean([run["mean_samples"] for run in runs])),
-            "coverage": mean_and_deviation([run["coverage"] for run in runs]),
+            "coverage": summary([run["coverage"] for run in runs]),
             "tolerance": tolerance,
         }
     places = ("json", "figure", "dataset_name", "model", "save")
@@ -108,6 +108,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "reference_accuracy": (exact.argmax(dim=-1) == labels).double().mean().item(),
         "rows": table,
     }
+
+
+def summary(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation over repetitions, of which there may be hundreds."""
+    found = mean_and_deviation(values)
+    return {"mean": found["mean"], "deviation": found["deviation"]}
 
 
 def make_model(

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 # Before any import of the Hub client: the tests are offline.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Before any import of PyTorch, and for processes that tests start: threads cost more than they give at this size, above all where
+# tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import huggingface_hub.constants
 import pytest
@@ -17,12 +20,8 @@ from tests.loopback_hub import LoopbackHub
 
 
 @pytest.fixture(autouse=True)
-def _seeded_and_on_one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads cost more than they give at this size, above all where tests run side by side
+def _seeded():
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

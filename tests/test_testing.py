@@ -17,14 +17,6 @@ EQUIVARIANT = ("learned", "canonical", "frame", "haar")
 S_N = get_group("S_n")
 
 
-@pytest.fixture(autouse=True)
-def _on_one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
