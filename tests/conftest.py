@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import time
 from types import SimpleNamespace
@@ -17,6 +18,12 @@ import torch
 
 from tests.limits import HANGS_AFTER
 from tests.loopback_hub import LoopbackHub
+
+
+def pytest_collection_finish(session):
+    """Thousands of tests and all modules live as long as the run: the garbage collector need not go through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
