@@ -86,8 +86,8 @@ def draws_of(model: LPSTaskModel, batch: Mapping[str, Tensor], samples: Tensor) 
     """Single draws of the logits, (rows, draws, *axes), as entries of channels, (draws, entries, channels), without padding."""
     axes = output_axes(model, batch)
     node_mask = batch.get("node_mask")
-    if isinstance(model, LPSForLinkPrediction):
-        # A pair is an entry of one channel; those of padding are copies of others.
+    if isinstance(model, LPSForLinkPrediction) and "pair_index" in batch:
+        # A pair is an entry of one channel; those that fill a row up are copies of others.
         samples = samples.flatten(2).unsqueeze(-1)
         axes, node_mask = Representation(("n", 1)), None
     if node_mask is None:

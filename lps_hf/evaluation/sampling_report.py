@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -132,7 +133,7 @@ def sampling_report(
     # The sets of draws, those of moved rows, and the two errors of reference.
     total = num_draws * (1 - (-num_rows // ROWS_PER_BATCH)) + 2
     bar = tqdm(total=total, desc="Measuring samples", unit="set", disable=not progress)
-    with evaluation_mode(model), bar:
+    with evaluation_mode(model), closing(bar):
         draws = list(_draw(model, processor, rows, num_rows, num_draws, counts[-1], seed, bar))
         if not draws:
             raise ValueError("rows: expected at least one row, got none.")
