@@ -183,6 +183,8 @@ class Symmetrized(nn.Module):
         batch = self.encode(*args, node_mask=node_mask, **kwargs)
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.num_samples if self.training else self.num_eval_samples
+        if tolerance is not None:
+            check_tolerance(tolerance)
         if num_samples == "auto" and self.distribution.kind in ("exact", "none"):
             num_samples = self.min_eval_samples  # which have a number of their own, and no error bar to wait for
         if num_samples == "auto":
@@ -192,7 +194,6 @@ class Symmetrized(nn.Module):
                     "leave them out, or give a number."
                 )
             tolerance = self.tolerance if tolerance is None else tolerance
-            check_tolerance(tolerance)
             at_once = self.samples_per_pass or self.min_eval_samples
             rule = StoppingRule(tolerance, self.min_eval_samples, self.max_eval_samples, at_once)
             result = self.symmetrization.estimate_to_tolerance(self._call_module, batch, rule, generator)
@@ -240,8 +241,8 @@ class Symmetrized(nn.Module):
         """Write weights and settings to one safetensors file, which holds the old content or the new at every instant.
 
         Args:
-            path: The file, such as `"runs/model.safetensors"`, whose folder is made where it is missing; or a folder that there
-                is, which gets a file `model.safetensors`.
+            path: The file, such as `"runs/model.safetensors"`. A path without this suffix is a folder, which gets a file
+                `model.safetensors`. Folders are made where they are missing.
         """
         path = _weights_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -367,7 +368,8 @@ class Symmetrized(nn.Module):
 
 def _weights_file(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
-    return path / "model.safetensors" if path.is_dir() else path
+    is_file = path.is_file() or (path.suffix == ".safetensors" and not path.is_dir())
+    return path if is_file else path / "model.safetensors"
 
 
 def _is_tied(state: Mapping[str, Tensor], name: str, other: str | None) -> bool:

@@ -346,7 +346,8 @@ def test_the_error_bar_of_complex_vectors_is_a_real_number():
 
 def test_weights_go_into_a_folder_and_folders_are_made(tmp_path):
     model, x = make("SO(3) on vectors", "frame")
-    for path, file in ((tmp_path, tmp_path / "model.safetensors"), (tmp_path / "a" / "b.safetensors",) * 2):
+    cases = (tmp_path, tmp_path / "model.safetensors"), (tmp_path / "a", tmp_path / "a" / "model.safetensors")
+    for path, file in (*cases, (tmp_path / "b" / "c.safetensors",) * 2):
         model.save(path)
         assert file.is_file()
         loaded = Symmetrized.load(path, flat_network(15, 3).double())
@@ -394,3 +395,10 @@ def test_calibrating_takes_whole_blocks_in_evaluation_mode():
 def test_inputs_without_nodes_are_refused(axes, shape):
     with pytest.raises(ValueError, match="input: expected at least one node, got shape"):
         lps_hf.symmetrize(nn.Identity(), "S_n", axes, axes)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("kind", ["haar", "exact"])
+def test_a_tolerance_is_checked_whether_or_not_there_is_an_error_bar(kind):
+    model, x = make("SO(3) on vectors", kind)
+    with pytest.raises(ValueError, match="tolerance: expected a positive number, got -1"):
+        model.estimate(x, num_samples="auto", tolerance=-1)
