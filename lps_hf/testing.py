@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lps_hf.models.distributions import EquivariantDistribution
 from lps_hf.models.elements import Element, Permutation, ProductElement
+from lps_hf.models.evaluation_mode import evaluation_mode
 from lps_hf.models.group import Group
 from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSForNodeClassification
 from lps_hf.models.modeling_lps import LPSModel, LPSPreTrainedModel
 from lps_hf.models.representations import Representation
-from lps_hf.models.symmetrization import mask_nodes
+from lps_hf.models.symmetrization import mask_nodes, squared_size
 from lps_hf.models.symmetrized import Symmetrized
 from lps_hf.random_state import unchanged_random_state
 
@@ -91,7 +93,7 @@ def output_axes(model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> Repre
 class _Subject:
     """What is measured of a model: its group, how the group acts on its inputs and output, and its answers."""
 
-    def __init__(self, model: LPSPreTrainedModel, batch: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
         # The model may be wrapped, by PEFT or `torch.compile`.
         head = next((module for module in model.modules() if isinstance(module, LPSPreTrainedModel)), None)
         if head is None:
@@ -106,9 +108,8 @@ class _Subject:
         self.inputs = {key: value for key, value in batch.items() if key != "labels"}
         if self.encoded.node_mask.shape[1]:
             self.inputs["node_mask"] = self.encoded.node_mask
-        # "auto" would draw other numbers on both sides.
-        configured = function.config.num_eval_samples
-        self.num_samples = function.config.max_eval_samples if isinstance(configured, str) else configured
+        config = function.config
+        self.num_samples = _number_of_samples(config.num_eval_samples, config.max_eval_samples, self.distribution)
 
     def moved(self, element: Element) -> dict[str, Tensor]:
         """The inputs h·x."""
@@ -123,19 +124,19 @@ class _Subject:
 class _SymmetrizedSubject:
     """The same of a module made by `symmetrize`; see `_Subject`."""
 
-    def __init__(self, model: Symmetrized, batch: Tensor | Mapping[str, Tensor]) -> None:
-        inputs = dict(batch) if isinstance(batch, Mapping) else {model.input_name or "input": batch}
+    def __init__(self, model: nn.Module, function: Symmetrized, batch: Tensor | Mapping[str, Tensor]) -> None:
+        inputs = dict(batch) if isinstance(batch, Mapping) else {function.input_name or "input": batch}
         node_mask = inputs.pop("node_mask", None)
-        self.model, self.group, self.distribution, self.output = model, model.group, model.distribution, model.output
-        self.encoded = model.encode_named(inputs, node_mask)
+        self.model, self.function, self.group, self.output = model, function, function.group, function.output
+        self.distribution = function.distribution
+        self.encoded = function.encode_named(inputs, node_mask)
         self.inputs = {**inputs, "node_mask": self.encoded.node_mask}
-        configured = model.num_eval_samples
-        self.num_samples = model.max_eval_samples if isinstance(configured, str) else configured
+        self.num_samples = _number_of_samples(function.num_eval_samples, function.max_eval_samples, self.distribution)
 
     def moved(self, element: Element) -> dict[str, Tensor]:
         """The inputs h·x."""
         moved = dict(self.inputs)
-        for name, axes in {**self.model.inputs, "node_mask": Representation(("n",))}.items():
+        for name, axes in {**self.function.inputs, "node_mask": Representation(("n",))}.items():
             if axes.letters & self.group.letters:
                 moved[name] = self.group.transform(element, moved[name].unsqueeze(1), axes, invert=False).squeeze(1)
         return moved
@@ -144,12 +145,22 @@ class _SymmetrizedSubject:
         """The estimate of φ."""
         given = dict(inputs)
         node_mask = given.pop("node_mask")
-        first = (given.pop(self.model.input_name),) if self.model.input_name else ()
+        first = (given.pop(self.function.input_name),) if self.function.input_name else ()
         return self.model(*first, **given, node_mask=node_mask, **options)
 
 
-def _subject(model: Any, batch: Any) -> Any:
-    return _SymmetrizedSubject(model, batch) if isinstance(model, Symmetrized) else _Subject(model, batch)
+def _subject(model: nn.Module, batch: Any) -> Any:
+    # The module may be wrapped, by `torch.compile`.
+    function = next((module for module in model.modules() if isinstance(module, Symmetrized)), None)
+    return _Subject(model, batch) if function is None else _SymmetrizedSubject(model, function, batch)
+
+
+def _number_of_samples(configured: int | str, most: int, distribution: EquivariantDistribution) -> int:
+    """How many are drawn at evaluation; `"auto"` would draw other numbers on both sides, so the most, in whole blocks."""
+    if not isinstance(configured, str):
+        return configured
+    size = distribution.sampler_group_size
+    return max(most // size, 1) * size
 
 
 @unchanged_random_state()
@@ -193,9 +204,7 @@ def equivariance_error(
     if generator is None:
         generator = torch.Generator(node_mask.device).manual_seed(0)
     squares, scale = [], 0.0
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         for _ in range(num_group_elements):
             here: dict[str, Any]
             there: dict[str, Any]
@@ -206,7 +215,7 @@ def equivariance_error(
             elif coupled:
                 # Turned in double precision: rounding the noise differently would show as an error of the model.
                 drawn = subject.distribution.draw_noise(subject.encoded, num_samples, generator)
-                noise = {name: part.double() for name, part in drawn.items()}
+                noise = {name: _in_double(part) for name, part in drawn.items()}
                 # The element of each input acts on all samples of its noise.
                 everywhere = element.map(lambda tensor: tensor.expand(-1, num_samples, *tensor.shape[2:]))
                 axes = subject.distribution.noise_axes
@@ -216,10 +225,8 @@ def equivariance_error(
                 here = there = {"num_samples": num_samples, "generator": generator}
             value = subject.answer(subject.inputs, **here)
             expected = mask_nodes(group.act(element, value.unsqueeze(1), output).squeeze(1), output, node_mask)
-            squares.append((subject.answer(moved, **there) - expected).square().mean())
-            scale += value.square().mean().item() / num_group_elements
-    finally:
-        model.train(was_training)
+            squares.append(squared_size(subject.answer(moved, **there) - expected).mean())
+            scale += squared_size(value).mean().item() / num_group_elements
     spread = torch.stack(squares).double()
     error = spread.mean().sqrt().item()
     # Delta method: the standard deviation of √m is that of m divided by 2√m.
@@ -245,7 +252,7 @@ def assert_equivariant(
     Raises:
         AssertionError: If the error is larger.
     """
-    double = copy.deepcopy(model).double()
+    double = copy.deepcopy(model)._apply(_in_double)
     measured = equivariance_error(double, _in_double(batch), num_group_elements, coupled=True)
     if not measured.relative_error <= tolerance:
         raise AssertionError(
@@ -257,4 +264,5 @@ def assert_equivariant(
 def _in_double(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return {key: _in_double(value) for key, value in batch.items()}
-    return batch.double() if batch.is_floating_point() else batch
+    is_number = batch.is_floating_point() or batch.is_complex()
+    return batch.to(torch.promote_types(batch.dtype, torch.float64)) if is_number else batch

@@ -279,3 +279,51 @@ class _SumOfRows(nn.Module):
     def forward(self, nodes, pairs):
         places = torch.arange(nodes.shape[1], dtype=nodes.dtype).view(1, -1, 1)
         return torch.tanh(nodes * places) + pairs.sum(dim=2)
+
+
+class ComplexModule(nn.Module):
+    """Knows nothing of the unitary group; its weights are complex."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+
+    def forward(self, vectors):
+        return torch.complex(vectors.real.tanh(), vectors.imag) * self.weight
+
+
+def test_complex_modules_are_measured():
+    model = symmetrize(ComplexModule(), group="U(2)", inputs="n v", output="n v", distribution="haar")
+    vectors = torch.randn(3, 4, 2, dtype=torch.complex64, generator=seeded())
+    assert_equivariant(model, vectors)
+    assert 1e-3 < equivariance_error(model, vectors).relative_error < 1
+    with pytest.raises(AssertionError):
+        assert_equivariant(symmetrize(ComplexModule(), group="U(2)", inputs="n v", output="n v", distribution="none"), vectors)
+
+
+def test_a_number_of_samples_that_is_auto_is_measured_in_whole_blocks():
+    model = symmetrize(
+        nn.Tanh(), group="S_n", inputs="n 2", output="n 2", num_eval_samples="auto", sampler="stratified", sampler_group_size=3
+    )
+    equivariance_error(model, torch.randn(2, 3, 2, generator=seeded()), num_group_elements=1)
+
+
+def test_a_wrapped_module_is_measured():
+    class Wrapper(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    assert_equivariant(Wrapper(symmetrize(nn.Tanh(), group="O(2)", inputs="n v", output="n v")), torch.randn(2, 3, 2))
+
+
+def test_parts_in_another_mode_are_given_back_in_it():
+    model = symmetrize(nn.Sequential(nn.Tanh(), nn.Dropout()), group="O(2)", inputs="n v", output="n v").train()
+    model.module[1].eval()
+    equivariance_error(model, torch.randn(2, 3, 2), num_group_elements=1)
+    assert model.training
+    assert model.module[0].training
+    assert not model.module[1].training

@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.models.configuration_lps import check_num_samples
-from lps_hf.models.error_bars import FEWEST, VariancePrior, fit_variance_prior
+from lps_hf.models.error_bars import VariancePrior, calibration_draws, fit_variance_prior
+from lps_hf.models.evaluation_mode import evaluation_mode
 from lps_hf.models.modeling_heads_lps import LPSForLinkPrediction, LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.models.representations import Representation
@@ -45,7 +46,7 @@ def calibrate_error_bars(
         processor: Its processor.
         rows: Rows such as the model will see; labels are not looked at.
         num_rows: The first so many are used.
-        num_samples: Draws of each, rounded to whole blocks of the sampler.
+        num_samples: Draws of each, rounded to whole blocks of the sampler, of which at least 32 are drawn.
         seed: Of the draws.
         progress: Show a progress bar on stderr.
 
@@ -53,7 +54,7 @@ def calibrate_error_bars(
         `VariancePrior`.
 
     Raises:
-        ValueError: If there is no row, there are too few draws, or the distribution draws nothing.
+        ValueError: If there is no row, or the distribution draws nothing.
         TypeError: If an argument has the wrong type.
     """
     for name, value in (("num_rows", num_rows), ("num_samples", num_samples)):
@@ -61,24 +62,19 @@ def calibrate_error_bars(
     distribution = model.lps.distribution
     if distribution.kind in ("exact", "none"):
         raise ValueError(f"model: expected a distribution that draws, got {distribution.kind!r}, which has no error bar.")
-    block_size = distribution.sampler_group_size
-    num_samples = max(num_samples // block_size, 4 * FEWEST) * block_size
-    was_training = model.training
-    model.eval()
+    num_samples = calibration_draws(num_samples, distribution.sampler_group_size)
     generator = torch.Generator(model.device).manual_seed(seed)
     collator, iterator = DataCollatorForGraphs(processor), islice(iter(rows), num_rows)
     total = min(num_rows, len(rows)) if isinstance(rows, Sized) else num_rows
     entries = []
-    try:
-        with tqdm(total=total, desc="Calibrating error bars", unit="row", disable=not progress) as bar:
-            for part in iter(lambda: list(islice(iterator, ROWS_PER_BATCH)), []):
-                batch = on_device(collator(part), model.device)
-                inputs = {key: value for key, value in batch.items() if key != "labels"}
-                outputs = model(**inputs, num_samples=num_samples, generator=generator, output_samples=True)
-                entries.append(draws_of(model, batch, outputs.samples))
-                bar.update(len(part))
-    finally:
-        model.train(was_training)
+    bar = tqdm(total=total, desc="Calibrating error bars", unit="row", disable=not progress)
+    with evaluation_mode(model), bar:
+        for part in iter(lambda: list(islice(iterator, ROWS_PER_BATCH)), []):
+            batch = on_device(collator(part), model.device)
+            inputs = {key: value for key, value in batch.items() if key != "labels"}
+            outputs = model(**inputs, num_samples=num_samples, generator=generator, output_samples=True)
+            entries.append(draws_of(model, batch, outputs.samples))
+            bar.update(len(part))
     if not entries:
         raise ValueError("rows: expected at least one row, got none.")
     prior = prior_of(model, torch.cat(entries, dim=1))
@@ -90,8 +86,8 @@ def draws_of(model: LPSTaskModel, batch: Mapping[str, Tensor], samples: Tensor) 
     """Single draws of the logits, (rows, draws, *axes), as entries of channels, (draws, entries, channels), without padding."""
     axes = output_axes(model, batch)
     node_mask = batch.get("node_mask")
-    if isinstance(model, LPSForLinkPrediction):
-        # A pair is an entry of one channel; those of padding are copies of others.
+    if isinstance(model, LPSForLinkPrediction) and "pair_index" in batch:
+        # A pair is an entry of one channel; those that fill a row up are copies of others.
         samples = samples.flatten(2).unsqueeze(-1)
         axes, node_mask = Representation(("n", 1)), None
     if node_mask is None:

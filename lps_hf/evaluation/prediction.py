@@ -14,6 +14,7 @@ from lps_hf.data.arrow_rows import with_fast_rows
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.data.rows import TASK_COLUMNS, check_task
 from lps_hf.models.configuration_lps import LPSConfig, check_num_samples, check_tolerance
+from lps_hf.models.evaluation_mode import evaluation_mode
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 from lps_hf.models.row_labels import label_kind
@@ -142,9 +143,7 @@ def predict(
     kind = label_kind(model.config.output_representation, model.config.input_representations)
     kept: dict[str, list[np.ndarray]] = {"logits": [], "standard_error": [], "labels": []}
     counts, losses = [], []
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         for chunk in _batches(rows, batch_size, progress):
             batch = on_device(collator(chunk), model.device)
             with torch.no_grad():
@@ -157,8 +156,6 @@ def predict(
             counts.append(_sample_counts(outputs, len(chunk)))
             if outputs.loss is not None:
                 losses.append(np.full(len(chunk), outputs.loss.float().cpu().numpy()))
-    finally:
-        model.train(was_training)
     count = len(kept["logits"])
     if not count:
         raise ValueError("rows: expected at least one row, got none.")

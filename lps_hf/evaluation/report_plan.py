@@ -11,6 +11,7 @@ import torch
 
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.models.configuration_lps import LPSConfig
+from lps_hf.models.evaluation_mode import evaluation_mode
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
 
@@ -73,9 +74,7 @@ def seconds_per_output(model: LPSTaskModel, processor: LPSProcessor, rows: Itera
         Wall-clock seconds.
     """
     num_rows, num_draws = (4, 2) if model.device.type == "cpu" else (32, 16)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         batch = on_device(DataCollatorForGraphs(processor)(list(islice(iter(rows), num_rows))), model.device)
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         encoded = model.lps.encode(**{key: value for key, value in inputs.items() if key != "pair_index"})
@@ -87,8 +86,6 @@ def seconds_per_output(model: LPSTaskModel, processor: LPSProcessor, rows: Itera
             outputs.sum().item()  # an accelerator has finished
             seconds = time.perf_counter() - start
         return seconds / (outputs.shape[0] * outputs.shape[1])
-    finally:
-        model.train(was_training)
 
 
 def plan_report(config: LPSConfig, num_rows: int, seconds_per_output: float = 0.0, seconds: float = math.inf) -> ReportPlan:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from lps_hf.data.collator import DataCollatorForGraphs
 from lps_hf.models.configuration_lps import LPSConfig, check_num_samples
 from lps_hf.models.error_bars import FEWEST
+from lps_hf.models.evaluation_mode import evaluation_mode
 from lps_hf.models.groups import get_group
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
@@ -128,12 +130,10 @@ def sampling_report(
         raise ValueError(f"num_draws: expected at least 2, or there would be no error bar, got {num_draws}.")
     counts = sample_counts(model.config, max_samples) if counts is None else sorted(counts)
     num_rows = min(num_rows, len(rows)) if isinstance(rows, Sized) else num_rows
-    was_training = model.training
-    model.eval()
     # The sets of draws, those of moved rows, and the two errors of reference.
     total = num_draws * (1 - (-num_rows // ROWS_PER_BATCH)) + 2
     bar = tqdm(total=total, desc="Measuring samples", unit="set", disable=not progress)
-    try:
+    with evaluation_mode(model), closing(bar):
         draws = list(_draw(model, processor, rows, num_rows, num_draws, counts[-1], seed, bar))
         if not draws:
             raise ValueError("rows: expected at least one row, got none.")
@@ -149,9 +149,6 @@ def sampling_report(
             **dict(zip(("relative_error", "standard_error"), errors[headline], strict=True)),
             **_reference_errors(model, draws[0].batch, seed, backbone_elements, bar),
         }
-    finally:
-        bar.close()
-        model.train(was_training)
     name = metric_of(task, model.config.problem_type) if metrics[headline] else ""
     points = []
     for count in counts:

@@ -30,6 +30,7 @@ FEWEST = 8
 """Independent blocks of draws before an error bar is believed, however many draws they have."""
 PRIOR_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """What d₀ is chosen from."""
+_CALIBRATION_BLOCKS = 4 * FEWEST
 _AGREEMENT = 100
 """Rounding errors, in units of the last digit, by which equal outputs may differ."""
 
@@ -178,6 +179,16 @@ def confidence_interval(
     return mean - half, mean + half
 
 
+def calibration_draws(num_samples: int, block_size: int) -> int:
+    """The number of draws that `fit_variance_prior` is given where `num_samples` are asked for: whole blocks, and enough of them.
+
+    Args:
+        num_samples: At least 1.
+        block_size: Number of draws that depend on each other.
+    """
+    return max(num_samples // block_size, _CALIBRATION_BLOCKS) * block_size
+
+
 def fit_variance_prior(draws: Tensor, block_size: int = 1, level: float = 0.95) -> VariancePrior:
     """Choose the prior with which intervals of few draws hold the mean of many.
 
@@ -194,13 +205,13 @@ def fit_variance_prior(draws: Tensor, block_size: int = 1, level: float = 0.95) 
         `VariancePrior`.
 
     Raises:
-        ValueError: If there are fewer than `4 * FEWEST` blocks of draws, or no row.
+        ValueError: If there are fewer blocks of draws than `calibration_draws` asks for, or no row.
     """
     blocks = block_means(draws.double().transpose(0, 1), block_size).transpose(0, 1)
-    if len(blocks) < 4 * FEWEST or not blocks[0].numel():
+    if len(blocks) < _CALIBRATION_BLOCKS or not blocks[0].numel():
         raise ValueError(
-            f"draws: expected at least {4 * FEWEST} independent blocks of draws of at least one row, got {len(blocks)} of "
-            f"{draws.shape[1]}."
+            f"draws: expected at least {_CALIBRATION_BLOCKS} independent blocks of draws of at least one row, got {len(blocks)} "
+            f"of {draws.shape[1]}."
         )
     variance = blocks.var(dim=0).mean(dim=0)
     counts = [count for count in (FEWEST, 2 * FEWEST, 4 * FEWEST, 8 * FEWEST) if 2 * count <= len(blocks)]

@@ -111,7 +111,7 @@ def mask_nodes(tensor: Tensor, representation: Representation, node_mask: Tensor
     return tensor
 
 
-def _squared_size(numbers: Tensor) -> Tensor:
+def squared_size(numbers: Tensor) -> Tensor:
     """|x|², which of complex numbers is not x²."""
     return numbers.abs().square() if numbers.is_complex() else numbers.square()
 
@@ -141,12 +141,12 @@ class RunningEstimate:
             return
         blocks = block_means(samples.detach(), self.block_size)
         mean, count = samples.mean(dim=1), blocks.shape[1]
-        squares = _squared_size(blocks - mean.detach().unsqueeze(1)).sum(dim=1)
+        squares = squared_size(blocks - mean.detach().unsqueeze(1)).sum(dim=1)
         if self.mean is None or self.squares is None:
             self.mean, self.squares, self.num_blocks = mean, squares, count
             return
         total, difference = self.num_blocks + count, mean - self.mean
-        self.squares = self.squares + squares + _squared_size(difference.detach()) * (self.num_blocks * count / total)
+        self.squares = self.squares + squares + squared_size(difference.detach()) * (self.num_blocks * count / total)
         self.mean, self.num_blocks = self.mean + difference * (count / total), total
 
     def result(self, prior: VariancePrior = NO_PRIOR, opposite: Tensor | None = None) -> Estimate:

@@ -9,12 +9,14 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from huggingface_hub import load_torch_model, parse_local_safetensors_file_metadata, save_torch_model
+from huggingface_hub.errors import SafetensorsParsingError
 from torch import Tensor, nn
 
 from .batches import check_finite
 from .configuration_lps import check_num_samples, check_tolerance
 from .distributions import EquivariantDistribution, Noise
-from .error_bars import NO_PRIOR, VariancePrior, confidence_interval, fit_variance_prior
+from .error_bars import NO_PRIOR, VariancePrior, calibration_draws, confidence_interval, fit_variance_prior
+from .evaluation_mode import evaluation_mode
 from .frames import laplacian_frame_ranks
 from .groups import get_group
 from .interfaces import check_output
@@ -175,12 +177,14 @@ class Symmetrized(nn.Module):
             `SymmetrizedOutput`.
 
         Raises:
-            ValueError: If an input is missing, has the wrong shape, or holds NaN (on the CPU).
+            ValueError: If an input is missing, has the wrong shape or no nodes, or holds NaN (on the CPU).
             TypeError: If it is no floating point tensor.
         """
         batch = self.encode(*args, node_mask=node_mask, **kwargs)
         if num_samples is None and noise is None and group_elements is None:
             num_samples = self.num_samples if self.training else self.num_eval_samples
+        if tolerance is not None:
+            check_tolerance(tolerance)
         if num_samples == "auto" and self.distribution.kind in ("exact", "none"):
             num_samples = self.min_eval_samples  # which have a number of their own, and no error bar to wait for
         if num_samples == "auto":
@@ -190,7 +194,6 @@ class Symmetrized(nn.Module):
                     "leave them out, or give a number."
                 )
             tolerance = self.tolerance if tolerance is None else tolerance
-            check_tolerance(tolerance)
             at_once = self.samples_per_pass or self.min_eval_samples
             rule = StoppingRule(tolerance, self.min_eval_samples, self.max_eval_samples, at_once)
             result = self.symmetrization.estimate_to_tolerance(self._call_module, batch, rule, generator)
@@ -210,7 +213,7 @@ class Symmetrized(nn.Module):
 
         Args:
             args: A few dozen inputs, as of `estimate`.
-            num_samples: Draws of each.
+            num_samples: Draws of each, rounded to whole blocks of the sampler, of which at least 32 are drawn.
             generator: Random source on the input's device. Default: one with a fixed seed.
             kwargs: Inputs by name, and `node_mask`, as of `estimate`.
 
@@ -218,25 +221,31 @@ class Symmetrized(nn.Module):
             `VariancePrior`: It is used from now on, and saved with the weights.
 
         Raises:
-            ValueError: If there are too few draws, or the distribution draws nothing.
+            ValueError: If the distribution draws nothing.
         """
         if self.distribution.kind in ("exact", "none"):
             raise ValueError(f"distribution {self.distribution.kind!r}: expected one that draws, and has an error bar.")
+        check_num_samples("num_samples", num_samples)
+        block_size = self.distribution.sampler_group_size
+        num_samples = calibration_draws(num_samples, block_size)
         batch = self.encode(*args, **kwargs)
         if generator is None:
             generator = torch.Generator(batch.node_mask.device).manual_seed(0)
         draws = self.distribution.draws(batch, num_samples, generator=generator, chunk_size=self.samples_per_pass)
-        outputs = torch.cat([self.symmetrization.samples(self._call_module, draw.elements, batch) for draw in draws], dim=1)
-        self.prior = fit_variance_prior(entries_of(outputs, self.output, batch.node_mask), self.distribution.sampler_group_size)
+        with evaluation_mode(self):
+            parts = [self.symmetrization.samples(self._call_module, draw.elements, batch) for draw in draws]
+        self.prior = fit_variance_prior(entries_of(torch.cat(parts, dim=1), self.output, batch.node_mask), block_size)
         return self.prior
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and settings to one safetensors file, which holds the old content or the new at every instant.
 
         Args:
-            path: The file, such as `"model.safetensors"`.
+            path: The file, such as `"runs/model.safetensors"`. A path without this suffix is a folder, which gets a file
+                `model.safetensors`. Folders are made where they are missing.
         """
-        path = Path(path)
+        path = _weights_file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         settings = {**self._settings, "prior": self.prior.to_dict()}
         with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
             save_torch_model(self, folder, max_shard_size="1TB", metadata={SETTINGS: json.dumps(settings)})
@@ -248,7 +257,7 @@ class Symmetrized(nn.Module):
         """Read what `save` wrote.
 
         Args:
-            path: The file.
+            path: The file, or the folder with its `model.safetensors`.
             module: A module of the same architecture; it gets the weights of the file.
 
         Returns:
@@ -258,8 +267,12 @@ class Symmetrized(nn.Module):
             ValueError: If the file is of something else, or the weights do not fit the module.
             FileNotFoundError: If there is no such file.
         """
-        path = Path(path)
-        text = parse_local_safetensors_file_metadata(path).metadata.get(SETTINGS)
+        path = _weights_file(path)
+        try:
+            metadata = parse_local_safetensors_file_metadata(path).metadata
+        except SafetensorsParsingError as error:
+            raise ValueError(f"{path}: expected a file that Symmetrized.save wrote, got no safetensors file. {error}") from error
+        text = metadata.get(SETTINGS)
         if text is None:
             raise ValueError(f"{path}: expected a file that Symmetrized.save wrote, got one without its settings.")
         settings = json.loads(text)
@@ -267,9 +280,18 @@ class Symmetrized(nn.Module):
         model = cls(module, **settings)
         model.prior = prior
         try:
-            load_torch_model(model, path, strict=True)
+            missing, unexpected = load_torch_model(model, path, strict=False)
         except RuntimeError as error:
             raise ValueError(f"{path}: expected the weights of this module, got others. {error}") from error
+        # Tied weights are in the file once; the metadata has the name of the one for the other.
+        state = model.state_dict()
+        missing = [name for name in missing if not _is_tied(state, name, metadata.get(name))]
+        if missing or unexpected:
+            names = ", ".join([*missing, *unexpected][:5])
+            raise ValueError(
+                f"{path}: expected the weights of this module, got others: {len(missing)} are missing and {len(unexpected)} are "
+                f"left over, such as {names}. Give a module of the architecture that was saved."
+            )
         return model.eval()
 
     def _call_module(self, fields: dict[str, Field], _: Batch) -> Tensor:
@@ -337,9 +359,22 @@ class Symmetrized(nn.Module):
             expected = ", ".join(["batch", *(str(want or axis) for want, axis in zip(wanted[1:], axes.axes, strict=True))])
             raise ValueError(f"{name}: expected shape ({expected}), got {tuple(tensor.shape)}.")
         for axis, size in zip(("batch", *axes.axes), tensor.shape, strict=True):
+            if axis == "n" and not size:
+                raise ValueError(f"{name}: expected at least one node, got shape {tuple(tensor.shape)}.")
             if axis in ("batch", "n"):
                 sizes[str(axis)] = size
         check_finite(name, tensor)
+
+
+def _weights_file(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    is_file = path.is_file() or (path.suffix == ".safetensors" and not path.is_dir())
+    return path if is_file else path / "model.safetensors"
+
+
+def _is_tied(state: Mapping[str, Tensor], name: str, other: str | None) -> bool:
+    """Whether two names are of one tensor."""
+    return other is not None and other in state and state[name].data_ptr() == state[other].data_ptr()
 
 
 def symmetrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lps_hf.evaluation.error_bars import calibrate_error_bars
+from lps_hf.evaluation.error_bars import calibrate_error_bars, draws_of
 from lps_hf.evaluation.sampling_report import sampling_report
 from lps_hf.models.error_bars import VariancePrior
 from lps_hf.models.modeling_heads_lps import LPSForGraphClassification
@@ -24,6 +24,17 @@ def test_every_task_is_calibrated(task):
     with torch.no_grad():
         plain = model(**batch, num_samples=40, generator=torch.Generator().manual_seed(0), output_samples=True)
     assert plain.degrees_of_freedom.tolist() == [39 + prior.degrees_of_freedom] * 2
+
+
+def test_padding_is_no_entry_of_links_between_all_nodes():
+    model, processor, rows = task_case("link-prediction", distribution="haar")
+    whole = [{key: value for key, value in row.items() if not key.startswith("edge_label")} for row in rows[:3]]
+    batch = processor(whole, return_tensors="pt")
+    sizes = batch["node_mask"].sum(dim=1)
+    assert sizes.min() < sizes.max()
+    with torch.no_grad():
+        samples = model(**batch, num_samples=4, output_samples=True).samples
+    assert draws_of(model, batch, samples).shape == (4, int(sizes.square().sum()), 1)
 
 
 def test_the_prior_is_the_variance_of_a_draw_in_the_unit_of_the_network():

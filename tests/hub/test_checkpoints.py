@@ -22,8 +22,8 @@ from lps_hf.hub import checkpoints, save_checkpoint
 from tests.tiny import random_rows, tiny_classifier, tiny_config
 
 HUB_ROOM = Path(lps_hf.models.__file__).parent
-# `symmetrize` is for whoever has the package: no checkpoint needs it.
-CODE = {file.name for file in HUB_ROOM.glob("*.py")} - {"__init__.py", "symmetrized.py"}
+# `symmetrize`, and what measures models, are for whoever has the package: no checkpoint needs them.
+CODE = {file.name for file in HUB_ROOM.glob("*.py")} - {"__init__.py", "symmetrized.py", "evaluation_mode.py"}
 FILES = CODE | {"config.json", "model.safetensors", "processor_config.json"}
 AUTO_MAP = {
     "AutoConfig": "configuration_lps.LPSConfig",

@@ -304,8 +304,6 @@ def test_auto_draws_as_many_as_the_error_bar_asks_for():
 def test_calibrated_error_bars_are_saved_with_weights_and_settings(tmp_path):
     options = {"noise_scale": 0.5, "sampler": "antithetic", "interface_config": {"hidden_size": 8}}
     model, x = make("S_n x SO(3)", "learned", **options)
-    with pytest.raises(ValueError, match="draws: expected at least 32 independent blocks"):
-        model.calibrate(x, num_samples=16)
     prior = model.calibrate(x)
     assert len(prior.variance) == 1  # a vector has no channels of its own
     file = tmp_path / "model.safetensors"
@@ -344,3 +342,63 @@ def test_the_error_bar_of_complex_vectors_is_a_real_number():
     spread = torch.stack(again).sub(torch.stack(again).mean(dim=0)).abs().square().mean(dim=0).sqrt()
     assert estimate.standard_error.dtype == torch.float32
     torch.testing.assert_close(estimate.standard_error, spread, rtol=0.3, atol=0.0)
+
+
+def test_weights_go_into_a_folder_and_folders_are_made(tmp_path):
+    model, x = make("SO(3) on vectors", "frame")
+    cases = (tmp_path, tmp_path / "model.safetensors"), (tmp_path / "a", tmp_path / "a" / "model.safetensors")
+    for path, file in (*cases, (tmp_path / "b" / "c.safetensors",) * 2):
+        model.save(path)
+        assert file.is_file()
+        loaded = Symmetrized.load(path, flat_network(15, 3).double())
+        assert torch.equal(loaded(x, num_samples=8).isfinite(), torch.ones(3, 3, dtype=torch.bool))
+
+
+def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"no weights are in here")
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected a file that Symmetrized\.save wrote, got no safetensors"):
+        Symmetrized.load(tmp_path, nn.Linear(3, 3))
+    with pytest.raises(FileNotFoundError):
+        Symmetrized.load(tmp_path / "other.safetensors", nn.Linear(3, 3))
+
+
+class TwoLayers(nn.Sequential):
+    def __init__(self, is_tied: bool) -> None:
+        super().__init__(nn.Linear(3, 3), nn.Linear(3, 3))
+        if is_tied:
+            self[1].weight = self[0].weight
+
+
+def test_tied_weights_are_saved_and_loaded(tmp_path):
+    saved, loaded = (lps_hf.symmetrize(TwoLayers(True), "SO(3)", "n v", "n v", "haar").eval() for _ in range(2))
+    saved.save(tmp_path)
+    loaded = Symmetrized.load(tmp_path, TwoLayers(True))
+    assert torch.equal(loaded.module[1].weight, saved.module[0].weight)
+    with pytest.raises(ValueError, match=r"1 are missing and 0 are left over, such as module\.1\.weight"):
+        Symmetrized.load(tmp_path, TwoLayers(False))
+
+
+def test_calibrating_takes_whole_blocks_in_evaluation_mode():
+    network = nn.Sequential(flat_network(12, 2), nn.Dropout(0.5))
+    model = lps_hf.symmetrize(
+        network, "S_n", "n 3", "2", "haar", num_eval_samples=3, sampler="stratified", sampler_group_size=3
+    ).train()
+    network[0].eval()
+    x = torch.randn(4, 4, 3, generator=torch.Generator().manual_seed(0))
+    assert model.calibrate(x, num_samples=1) == model.calibrate(x, num_samples=96)
+    assert model.training
+    assert network[1].training
+    assert not network[0].training
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("n 3", (2, 0, 3)), ("n n 1", (2, 0, 0, 1))])
+def test_inputs_without_nodes_are_refused(axes, shape):
+    with pytest.raises(ValueError, match="input: expected at least one node, got shape"):
+        lps_hf.symmetrize(nn.Identity(), "S_n", axes, axes)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("kind", ["haar", "exact"])
+def test_a_tolerance_is_checked_whether_or_not_there_is_an_error_bar(kind):
+    model, x = make("SO(3) on vectors", kind)
+    with pytest.raises(ValueError, match="tolerance: expected a positive number, got -1"):
+        model.estimate(x, num_samples="auto", tolerance=-1)
