@@ -160,10 +160,22 @@ class EquivariantDistribution(nn.Module):
 
         return super()._apply(spare, recurse)
 
-    @property
-    def has_rare_draws(self) -> bool:
-        """Whether draws that agree may have missed others: all elements of a frame are equally likely, of these laws not."""
-        return self.kind in ("learned", "haar")
+    def is_certain(self, elements: Element | None, node_mask: Tensor) -> Tensor:
+        """For which inputs outputs that agree leave nothing that was not drawn, (batch,) bool.
+
+        That is so where the group has one element, in an exact average, and where every draw of a frame or of a canonical law,
+        whose elements are equally likely, gave the same element: then there is no other.
+
+        Args:
+            elements: What was drawn, where it is known.
+            node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
+        """
+        certain = self.group.is_trivial(node_mask)
+        if self.kind in ("exact", "none"):
+            return torch.ones_like(certain)
+        if self.kind in ("canonical", "frame") and elements is not None:
+            return certain | elements.all_equal()
+        return certain
 
     @property
     def reads_frame_ranks(self) -> bool:

@@ -40,6 +40,21 @@ class Element:
                 joined[field.name] = torch.cat(values, dim=1)
         return type(self)(**joined)
 
+    def select(self: "ElementType", rows: Tensor) -> "ElementType":
+        """The elements of some inputs, by number or mask."""
+        return self.map(lambda tensor: tensor[rows])
+
+    def all_equal(self) -> Tensor:
+        """For which inputs all samples are one and the same element, (batch,) bool."""
+        equal: list[Tensor] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                equal += [part.all_equal() for part in value]
+            elif field.name != "soft":
+                equal.append((value == value[:, :1]).flatten(1).all(dim=1))
+        return torch.stack(equal).all(dim=0)
+
     @property
     def tensors(self) -> Any:
         """The element as plain tensors, as `group_elements` of a model has it: one tensor, or a tuple of those of its parts."""

@@ -421,7 +421,8 @@ class ErrorBars(NamedTuple):
     quantile: float | None
     """Half the width of the interval in standard errors; `None` where none is asked for."""
     is_probability: bool
-    draws_agree: bool
+    is_bound: bool
+    """Whether the errors are a bound, as all draws agreed."""
 
     @classmethod
     def of(cls, outputs: Mapping[str, Any], level: float | None, is_probability: bool) -> "ErrorBars":
@@ -430,7 +431,9 @@ class ErrorBars(NamedTuple):
         if errors is None:
             return cls(None, None, is_probability, False)
         quantile = None if level is None else student_quantile(level, outputs["degrees_of_freedom"]).item()
-        return cls(errors, quantile, is_probability, bool(outputs["draws_agree"]))
+        # Where draws agree and nothing else could be drawn, the error is zero and no bound.
+        is_bound = bool(outputs["draws_agree"]) and bool(errors.any())
+        return cls(errors, quantile, is_probability, is_bound)
 
     def at(self, place: Any) -> "ErrorBars":
         """Those of a part of the scores."""
@@ -447,7 +450,7 @@ class ErrorBars(NamedTuple):
             if self.is_probability:
                 ends = probability_interval(scores, self.errors, self.quantile)
             entries["confidence_interval"] = [end.tolist() for end in ends]
-        return {**entries, "note": ALL_AGREED} if self.draws_agree else entries
+        return {**entries, "note": ALL_AGREED} if self.is_bound else entries
 
     def texts(self, scores: Tensor) -> list[dict[str, Any]]:
         """The entries of results that hold one score each."""

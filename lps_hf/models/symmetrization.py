@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .distributions import DistributionSample, EquivariantDistribution
+from .elements import Element
 from .error_bars import (
     FEWEST,
     NO_PRIOR,
@@ -154,8 +155,8 @@ class RunningEstimate:
 
         Args:
             prior: What is known of the variance.
-            opposite (`torch.Tensor` of shape `(batch,)`): The distance to an answer that the draws may not have seen, where there
-                is no prior; `None` where draws that agree prove that there is none.
+            opposite (`torch.Tensor` of shape `(batch,)`): The distance to an answer that draws which agree may not have seen;
+                used where there is no prior.
         """
         assert self.mean is not None
         if self.is_exact or self.num_blocks < 2 or self.squares is None:
@@ -213,12 +214,13 @@ class Symmetrization:
             if keeps_samples:
                 kept.append(samples)
         assert running is not None
-        result = self._result(running, batch.node_mask)
+        drawn = DistributionSample.join(parts)
+        result = self._result(running, batch.node_mask, drawn.elements)
         if len(parts) == 1:
             result = result._replace(samples=samples)
         elif keeps_samples:
             result = result._replace(samples=torch.cat(kept, dim=1))
-        return result, DistributionSample.join(parts)
+        return result, drawn
 
     def estimate_to_tolerance(
         self,
@@ -243,6 +245,7 @@ class Symmetrization:
         block_size = self.distribution.sampler_group_size
         active = torch.arange(len(batch.node_mask), device=batch.node_mask.device)
         kept: Tensor | None = None
+        drawn: Element | None = None
         result: Estimate | None = None
         all_samples: list[Tensor] = []
         while len(active):
@@ -253,35 +256,37 @@ class Symmetrization:
             elements = self.distribution(part, self.distribution.draw_noise(part, wanted, generator)).elements
             samples = self.samples(base, elements, part)
             kept = samples if kept is None else torch.cat([kept, samples], dim=1)
+            drawn = elements if drawn is None else drawn.concatenate([elements])
             if keeps_samples:
                 missing = samples.new_full((len(batch.node_mask), *samples.shape[1:]), torch.nan)
                 all_samples.append(missing.index_copy(0, active, samples))
-            current = self._estimate_with_bar(kept, part.node_mask, block_size)
+            current = self._estimate_with_bar(kept, part.node_mask, block_size, drawn)
             result = current if result is None else _with_rows(result, active, current)
             assert current.standard_error is not None
             assert current.draws_agree is not None
             errors = self.link_errors(kept, current.standard_error, current.draws_agree, block_size)
             unsure = errors.flatten(1).amax(dim=1) > rule.tolerance
             unsure &= kept.shape[1] + block_size <= rule.max_samples
-            active, kept = active[unsure], kept[unsure]
+            active, kept, drawn = active[unsure], kept[unsure], drawn.select(unsure)
         assert result is not None
         return result._replace(samples=torch.cat(all_samples, dim=1)) if all_samples else result
 
-    def estimate_of(self, samples: Tensor, node_mask: Tensor, block_size: int = 1) -> Estimate:
+    def estimate_of(self, samples: Tensor, node_mask: Tensor, block_size: int = 1, elements: Element | None = None) -> Estimate:
         """Average outputs that have been computed already.
 
         Args:
             samples (`torch.Tensor` of shape `(batch, num_samples, *axes of the output)`): Outputs, turned back.
             node_mask (`torch.Tensor` of shape `(batch, nodes)`): True on nodes.
             block_size: Number of draws that depend on each other.
+            elements: What was drawn, where it is known; see `EquivariantDistribution.is_certain`.
         """
         running = RunningEstimate(block_size)
         running.add(samples)
-        return self._result(running, node_mask)
+        return self._result(running, node_mask, elements)
 
-    def _estimate_with_bar(self, samples: Tensor, node_mask: Tensor, block_size: int) -> Estimate:
+    def _estimate_with_bar(self, samples: Tensor, node_mask: Tensor, block_size: int, elements: Element) -> Estimate:
         """As `estimate_of`, with an infinite error bar where there is none, and the number of samples."""
-        result = self.estimate_of(samples, node_mask, block_size)
+        result = self.estimate_of(samples, node_mask, block_size, elements)
         if result.standard_error is None:
             batch, device = len(samples), samples.device
             result = result._replace(
@@ -323,16 +328,15 @@ class Symmetrization:
         bound = (factor * link_variance(standard_error.square(), mean, self.link)).sqrt()
         return torch.where(agree, bound, error)
 
-    def _result(self, running: RunningEstimate, node_mask: Tensor) -> Estimate:
+    def _result(self, running: RunningEstimate, node_mask: Tensor, elements: Element | None) -> Estimate:
         assert running.mean is not None
-        opposite = UNSEEN * self._size(running.mean.detach(), node_mask) if self.distribution.has_rare_draws else None
-        result = running.result(self.prior, opposite)
-        if result.standard_error is None:
+        result = running.result(self.prior, UNSEEN * self._size(running.mean.detach(), node_mask))
+        if result.standard_error is None or result.draws_agree is None:
             return result
-        # Nothing is uncertain on padding, and where there is nothing to draw.
-        trivial = self.distribution.group.is_trivial(node_mask).view(-1, *[1] * (result.mean.dim() - 1))
-        error = mask_nodes(result.standard_error.masked_fill(trivial, 0.0), self.output, node_mask)
-        return result._replace(standard_error=error)
+        # Nothing is uncertain on padding, and where there is nothing else to draw.
+        certain = self.distribution.is_certain(elements, node_mask) & result.draws_agree
+        error = result.standard_error.masked_fill(certain.view(-1, *[1] * (result.mean.dim() - 1)), 0.0)
+        return result._replace(standard_error=mask_nodes(error, self.output, node_mask))
 
     def _size(self, mean: Tensor, node_mask: Tensor) -> Tensor:
         """How large the answer to each input is, (batch,): its largest entry, of points the distance from their centroid."""

@@ -230,7 +230,7 @@ def analyse(demo: Demo, row: dict[str, Any], num_samples: int, seed: int = 0) ->
         if estimate.standard_error is not None:
             error = scale * law.link_errors(samples, estimate.standard_error, estimate.draws_agree, group_size)
         errors.append(error)
-    agree = estimate.draws_agree is not None and bool(estimate.draws_agree)
+    agree = estimate.draws_agree is not None and bool(estimate.draws_agree) and bool(errors[-1].any())
     return Analysis(counts, torch.cat(means).numpy(), torch.cat(errors).numpy(), orders, agree)
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lps_hf.models.distributions import EquivariantDistribution
+from lps_hf.models.elements import Permutation
 from lps_hf.models.error_bars import (
     NO_PRIOR,
     PRIOR_WEIGHTS,
@@ -181,11 +182,22 @@ def test_draws_that_agree_get_the_error_of_one_more_with_the_opposite_answer(dty
 
 
 @pytest.mark.parametrize("kind", ["frame", "canonical"])
-def test_draws_of_a_frame_that_agree_are_certain(kind):
+def test_draws_of_a_frame_are_certain_only_where_they_are_one_element(kind):
     samples, mask = agreeing(torch.float64)
-    result = law_of(kind, "n 2").estimate_of(samples, mask)
-    assert result.draws_agree[0]
-    assert result.standard_error[0].max() < 1e-14
+    one, other = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 2])
+    law = law_of(kind, "n 2")
+    for last, certain in ((one, True), (other, False)):
+        elements = Permutation(torch.stack([one] * 7 + [last]).expand(3, 8, 3))
+        result = law.estimate_of(samples, mask, elements=elements)
+        assert result.draws_agree[0]
+        assert (not result.standard_error[0].any()) is certain
+    # All elements of a frame that is small are drawn; that of a graph whose nodes all tie is not.
+    assert law.estimate_of(samples, mask).standard_error[0].any()
+
+
+def test_an_exact_average_that_agrees_is_certain():
+    samples, mask = agreeing(torch.float64)
+    assert not law_of("exact", "n 2").estimate_of(samples, mask).standard_error[0].any()
 
 
 def test_draws_that_agree_fall_back_on_the_prior_where_there_is_one():
