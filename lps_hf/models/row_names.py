@@ -133,7 +133,7 @@ def _says_something(key: str, value: Any) -> bool:
         return first is not None and (key in _FIELDS or not isinstance(first, str | bytes | Mapping))
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:  # an array or a tensor
-        return math.prod(shape) > 0 and (key in _FIELDS or getattr(value.dtype, "kind", "f") not in "USO")
+        return math.prod(shape) > 0 and (key in _FIELDS or getattr(getattr(value, "dtype", None), "kind", "f") not in "USO")
     if value is None or isinstance(value, str):
         return False
     if isinstance(value, float):
