@@ -12,11 +12,15 @@ from lps_hf.evaluation.json_text import json_text
 _SUFFIXES = (".csv", ".jsonl")
 
 
-def check_output(output: str | None) -> None:
+def check_output(output: str | None, source: str) -> None:
     """Refuse a file that no table can be written to, before anything is computed.
 
+    Args:
+        output: The file; `None` for none.
+        source: Where the rows are read from.
+
     Raises:
-        ValueError: If its name has another ending.
+        ValueError: If its name has another ending, or it holds the rows.
         FileNotFoundError: If its folder does not exist.
     """
     if output is None:
@@ -25,6 +29,8 @@ def check_output(output: str | None) -> None:
         raise ValueError(f"--output: expected a file ending in {' or '.join(_SUFFIXES)}, got {output}.")
     if not Path(output).absolute().parent.is_dir():
         raise FileNotFoundError(f"--output: expected a folder that exists, got {Path(output).parent}.")
+    if os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
+        raise ValueError(f"--output: expected another file than the source, got {output}, which holds the rows. Rename one.")
 
 
 def lines_of(results: Sequence[Any]) -> list[dict[str, Any]]:

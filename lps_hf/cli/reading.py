@@ -77,6 +77,8 @@ def read_source(options: Namespace, check: Callable[[Mapping[str, Any]], Any]) -
     from lps_hf.models.row_sources import collect_rows, skipped_text, to_rows
     from lps_hf.models.row_structures import is_tu_folder
 
+    if not options.source:
+        raise ValueError("source: expected a data set or a file, got an empty text.")
     check_not_url(options.source, "source")
     is_file = os.path.isfile(options.source) or suffix_of(options.source) in FORMATS or is_tu_folder(options.source)
     # A file is named like one of rows, or refused with what reads it; a path is no SMILES string.

@@ -99,7 +99,7 @@ def _run_predict(options: Namespace) -> Outcome:
 
     from .prediction_tables import check_output, table_of, write_results
 
-    check_output(options.output)
+    check_output(options.output, options.source)
     model, processor = _load_head(options)
     predict = _pipeline_of(model, processor)
     # Labels are not looked at, and the number of draws is of no matter here.

@@ -17,7 +17,7 @@ from lps_hf.models.configuration_lps import LPSConfig, check_num_samples, check_
 from lps_hf.models.evaluation_mode import evaluation_mode
 from lps_hf.models.modeling_heads_lps import LPSTaskModel
 from lps_hf.models.processing_lps import LPSProcessor
-from lps_hf.models.row_labels import label_kind
+from lps_hf.models.row_labels import is_known, label_kind
 from lps_hf.random_state import unchanged_random_state
 
 from .metrics import IGNORED, compute_metrics_for
@@ -208,7 +208,12 @@ def evaluate(
     predictions = predict(model, processor, rows, batch_size=batch_size, num_samples=num_samples, seed=seed, progress=progress)
     if predictions.labels is None or predictions.loss is None:
         raise ValueError(f"rows: expected a label in each of them ({TASK_COLUMNS[task][-1]!r}), got rows without. Use predict.")
-    metrics = compute_metrics(Joined(padded(predictions.logits), padded(predictions.labels)))
+    labels = padded(predictions.labels)
+    if not is_known(labels):
+        raise ValueError(
+            f"rows: expected a label ({TASK_COLUMNS[task][-1]!r}) in some of them, got missing ones alone. Use predict."
+        )
+    metrics = compute_metrics(Joined(padded(predictions.logits), labels))
     return {"loss": predictions.loss, **metrics}
 
 

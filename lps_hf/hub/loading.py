@@ -34,7 +34,8 @@ def load_checkpoint(
     """
     folder = Path(repo_id_or_folder)
     if not folder.is_dir():
-        if isinstance(repo_id_or_folder, Path):
+        # No id begins like a path.
+        if isinstance(repo_id_or_folder, Path) or repo_id_or_folder.startswith(("/", ".", "~")):
             raise FileNotFoundError(f"{folder}: expected a checkpoint folder, found none.")
         folder = fetch(repo_id_or_folder, revision=revision, token=token)
     model = load_by_auto_class(folder)

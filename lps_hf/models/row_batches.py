@@ -71,9 +71,12 @@ def as_rows(rows: Any) -> list[Mapping[str, Any]]:
         if not isinstance(rows, Iterable):
             raise TypeError(f"rows: expected a list of rows, one row or a dictionary of columns, got {type(rows).__name__}.")
         rows = list(rows)
+    elif any(hasattr(value, "column_names") for value in rows.values()):
+        raise ValueError(f"rows: expected one data set, got the splits {', '.join(map(str, rows))}. Pass one of them.")
     elif _is_one_row(rows):
         rows = [rows]
     else:
+        rows = {key: values.to_pylist() if hasattr(values, "to_pylist") else values for key, values in rows.items()}  # of pyarrow
         lengths = {key: len(values) if isinstance(values, Sized) else 0 for key, values in rows.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"rows: expected columns of one length, got {lengths}.")
@@ -155,7 +158,7 @@ def _is_one_row(rows: Mapping[str, Any]) -> bool:
         return True
     key = next((key for key in _ROW_AXES if rows.get(key) is not None), None)
     if key is None:  # columns of numbers of nodes, or of SMILES strings, are the only content that is left
-        is_column = any(is_smiles_column(name) and isinstance(value, list | tuple | np.ndarray) for name, value in rows.items())
+        is_column = any(is_smiles_column(name) and _is_column(value) for name, value in rows.items())
         return num_nodes is None and not is_column
     value = rows[key]
     if key == "image" and isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple):
@@ -166,8 +169,14 @@ def _is_one_row(rows: Mapping[str, Any]) -> bool:
     return num_nodes is None or len(num_nodes) != len(value)
 
 
+def _is_column(value: Any) -> bool:
+    """Whether it holds one text, or molecule, of each row."""
+    return isinstance(value, Sized) and not isinstance(value, str | bytes)
+
+
 def _depth(value: Any) -> int:
     """Number of axes of nested lists, which may be ragged."""
+    value = value.to_pylist() if hasattr(value, "to_pylist") else value
     if hasattr(value, "ndim") and value.dtype != object:
         return value.ndim
     return 1 + max(map(_depth, value), default=0) if isinstance(value, list | tuple | np.ndarray) else 0
@@ -196,7 +205,8 @@ def _labels_of(rows: list[dict[str, Any]], label_kind: str | None) -> list[np.nd
 def _check_all_have(key: str, meaning: str, rows: list[dict[str, Any]]) -> None:
     missing = next((number for number, row in enumerate(rows) if key not in row), None)
     if missing is not None:
-        raise ValueError(f"row {missing}: expected {meaning} as the other rows have, got none.")
+        advice = " None stands for one that is not known." if key == "labels" else ""
+        raise ValueError(f"row {missing}: expected {meaning} as the other rows have, got none.{advice}")
 
 
 def _feature_of(row: dict[str, Any], key: str, number: int) -> np.ndarray:

@@ -41,6 +41,8 @@ def as_array(value: Any, where: str) -> np.ndarray:
     """
     if type(value) is not np.ndarray and hides_numbers(value):
         raise ValueError(f"{where}: expected numbers, got a masked array in which some are missing. Fill or remove them.")
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.tolist()  # tables of pandas keep numbers, and arrays of them, as objects
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -134,7 +136,10 @@ def check_mapping(row: Any, where: str, keys: str) -> None:
         TypeError: Naming the keys that it needs.
     """
     if not isinstance(row, (dict, Mapping)):  # the check of a dict is faster
-        raise TypeError(f"{where}: expected a dictionary with {keys}, got {type(row).__name__}.")
+        raise TypeError(
+            f"{where}: expected a dictionary with {keys}, got {type(row).__name__}. Tables, graphs of libraries, SMILES strings "
+            "and pictures become such rows by lps_hf.data.to_rows."
+        )
 
 
 def check_graph(row: Mapping[str, Any], where: str, max_nodes: int) -> dict[str, Any]:
@@ -315,7 +320,7 @@ def _check_count(given: Any, where: str, max_nodes: int, noun: str = "") -> int:
 
 def _check_categories(array: np.ndarray, sizes: Sequence[int], where: str) -> np.ndarray:
     if array.size and array.dtype.kind not in "iub":
-        raise TypeError(f"{where}: expected whole numbers (categories), got {array.dtype}.")
+        raise TypeError(f"{where}: expected whole numbers (categories), got {array.dtype}. Make them int64.")
     array = array.astype(np.int64)
     wrong = (array < 0) | (array >= np.array(sizes))
     if wrong.any():

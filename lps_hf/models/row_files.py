@@ -91,9 +91,13 @@ def read_file(path: str | os.PathLike[str]) -> Iterator[Record]:
     else:
         advice = _ADVICE.get(suffix, "Convert it, or pass what it holds.")
         raise ValueError(f"source: expected a file ending in {KNOWN_SUFFIXES}, got {name}. {advice}")
+    is_empty = True
     try:
         for where, item in records:
+            is_empty = False
             yield f"{name}, {where}" if where else name, item
+        if is_empty:
+            raise ValueError("expected at least one row, got an empty file.")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -142,6 +146,7 @@ FORMATS: dict[str, FileFormat] = {
 KNOWN_SUFFIXES = ", ".join(FORMATS)
 
 _MESH = "Read it with meshio.read, and pass {'positions': mesh.points}."
+_PACKED = "Unpack it first."
 _PICKLE = "A pickle can run code: load one that you trust with pickle.load, and pass the rows or graphs in it."
 _ADVICE = {
     ".arrow": "Read it with datasets.Dataset.from_file.",
@@ -159,6 +164,9 @@ _ADVICE = {
     ".pt": "Read it with torch.load, and pass the graphs of PyTorch Geometric in it.",
     ".stl": _MESH,
     ".xlsx": "Read it with pandas.read_excel, whose table to_rows takes.",
-    ".zip": "Unpack it first.",
+    ".zip": _PACKED,
+    ".bz2": _PACKED,
+    ".tar": _PACKED,
+    ".xz": _PACKED,
 }
 """Files that are known and not read, and what reads them."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .row_labels import LABEL_KEYS
-from .row_names import MASK_KEYS, OTHER_NAMES, unread_keys
+from .row_names import MASK_KEYS, OTHER_NAMES
 
 Row = dict[str, Any]
 
@@ -135,7 +135,9 @@ def from_networkx(
             row[key] = [bool(attributes[key]) for attributes in nodes]
             used.setdefault("nodes", set()).add(key)
     row |= _networkx_labels(graph, nodes, y, used)
-    unread = [f"{name!r} of the graph" for name in unread_keys(graph.graph, used.get("graph", set()) | _NAMES)]
+    others = {name: value for name, value in graph.graph.items() if name not in used.get("graph", set()) | _NAMES}
+    # Texts describe a graph, and None says nothing.
+    unread = [f"{name!r} of the graph" for name, value in others.items() if value is not None and not isinstance(value, str)]
     for noun, holders in (("nodes", nodes), ("edges", edges)):
         found = dict.fromkeys(name for attributes in holders for name in attributes)
         unread += [f"{name!r} of {noun}" for name in found if name not in used.get(noun, set()) | _NAMES]

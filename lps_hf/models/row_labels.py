@@ -171,7 +171,9 @@ def _check_label(label: Any, where: str, spec: LabelSpec, problem_type: str | No
         array = np.full(expected, np.nan)  # a list of nothing but None or NaN
     if array.shape != (expected,):
         kind = problem_type or "this model; problem_type in its config is not set"
-        raise ValueError(f"{where}: expected {expected} number(s) for {kind}, got shape {array.shape}.")
+        is_one_hot = not several and array.shape == (num_labels,) and np.isin(array, (0, 1)).all() and array.sum() == 1
+        advice = f" A one-hot label is the class {int(array.argmax())}." if is_one_hot else ""
+        raise ValueError(f"{where}: expected {expected} number(s) for {kind}, got shape {array.shape}.{advice}")
     if several:
         array = _check_no_infinity(array, where)
         known = array[~np.isnan(array)]
@@ -228,6 +230,7 @@ def _check_positions(positions: Any, where: str, shape: tuple[int, int]) -> np.n
 
 def _numbers_or_missing(value: Any, where: str, spec: LabelSpec | None = None) -> np.ndarray:
     """Numbers with NaN for what is missing, and where classes have names, their numbers for these."""
+    value = value.as_py() if hasattr(value, "as_py") else value  # numpy would read a text of pyarrow as numbers
     if type(value) is not np.ndarray and hides_numbers(value):
         masked = np.ma.asarray(value)
         value = np.array(masked.data, dtype=object)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .column_mapping import ROW_KEYS
 from .row_checks import as_array, present_keys
 from .row_labels import LABEL_KEYS
 
@@ -21,11 +22,10 @@ MASK_KEYS = frozenset(key for keys in SPLIT_MASKS.values() for key in keys)
 
 # What some task reads. A model of another task names it, whatever it is but a single text.
 _FIELDS = {
-    *("edge_index", "node_feat", "edge_attr", "positions", "velocities", "charges", "image", "pixel_values"),
-    *("edge_label_index", "adj", "adj_t"),
+    *ROW_KEYS,
     *OTHER_NAMES,
     *MASK_KEYS,
-    *(key for keys in LABEL_KEYS.values() for key in keys),
+    *("adj", "adj_t"),
 }
 # Numbers that rows are known by, and what is made of the graph, so that nothing is lost without it.
 _HARMLESS = {"id", "idx", "index", "num_nodes", "num_edges", "frame_ranks", "orbits"}
@@ -133,7 +133,7 @@ def _says_something(key: str, value: Any) -> bool:
         return first is not None and (key in _FIELDS or not isinstance(first, str | bytes | Mapping))
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:  # an array or a tensor
-        return math.prod(shape) > 0 and (key in _FIELDS or getattr(value.dtype, "kind", "f") not in "USO")
+        return math.prod(shape) > 0 and (key in _FIELDS or getattr(getattr(value, "dtype", None), "kind", "f") not in "USO")
     if value is None or isinstance(value, str):
         return False
     if isinstance(value, float):

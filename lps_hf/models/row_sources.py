@@ -14,6 +14,7 @@ import torch
 from .row_batches import as_rows
 from .row_files import check_not_url, is_file_name, read_file
 from .row_graphs import Row, from_networkx, from_pyg, is_networkx, is_pyg
+from .row_labels import is_missing
 from .row_molecules import from_atoms, from_molecule, from_smiles, is_atoms, is_molecule, is_smiles_column
 from .row_names import check_split, labels_of_split
 from .row_pictures import is_picture, is_picture_file, read_picture
@@ -85,7 +86,7 @@ def to_rows(source: Any, on_error: Literal["raise", "skip"] = "raise", split: st
 
     | source | rows |
     | --- | --- |
-    | a row, rows, a dictionary of columns, a `datasets.Dataset`, a table of pandas | as they are |
+    | a row, rows, a dictionary of columns, a `datasets.Dataset`, a table of pandas or pyarrow | as they are |
     | PyTorch Geometric `Data`, `Batch` | see `from_pyg` |
     | a networkx graph, or what `networkx.node_link_data` makes of it | see `from_networkx` |
     | a SMILES string, an rdkit molecule; a row with a column `smiles`, `SMILES`, `canonical_smiles`, `mol`, … and no graph | see
@@ -188,8 +189,8 @@ def skipped_text(rows: Rows) -> str:
 
 
 def is_table(source: Any) -> bool:
-    """Whether it is a table of pandas."""
-    return hasattr(source, "iterrows")
+    """Whether it is a table of pandas, or a table or column of pyarrow."""
+    return hasattr(source, "iterrows") or (hasattr(source, "to_pylist") and hasattr(source, "slice"))
 
 
 def numbered(source: Iterable[Any]) -> Iterator[tuple[int, Any]]:
@@ -229,7 +230,7 @@ def _joined(rows: Rows) -> Exception:
     first, *others = rows.skipped
     text, total = str(first), len(rows) + len(rows.skipped)
     if total > 1:
-        advice = "; to_rows(..., on_error='skip') leaves them out" if rows else ""
+        advice = "; on_error='skip' leaves them out" if rows else ""
         text += f" {len(rows.skipped)} of {total} rows cannot be read{advice}."
     if others:
         text += f" The others: {_named(others, _MOST_NAMED - 1)}"
@@ -241,8 +242,6 @@ def _records_of(source: Any) -> Iterator[Record]:
     if is_table(source):
         source = _rows_of_table(source)
     if isinstance(source, Mapping):
-        if any(hasattr(value, "column_names") for value in source.values()):
-            raise ValueError(f"source: expected one data set, got the splits {', '.join(source)}. Pass one of them.")
         yield from ((f"row {number}", row) for number, row in enumerate(as_rows(source)))
         return
     records = _records_of_item(source)
@@ -266,6 +265,8 @@ def _records_of_item(item: Any) -> Iterable[Record] | None:
     """The records of anything but dictionaries and lists; `None` for those."""
     if isinstance(item, str | os.PathLike):
         return _records_of_text(item)
+    if hasattr(item, "columns") and is_table(item):  # data sets with the formats "pandas" and "arrow" have tables for rows
+        return [("", row) for row in _rows_of_table(item)]
     if is_pyg(item) and hasattr(item, "to_data_list"):
         return [(f"graph {number}", part) for number, part in enumerate(item.to_data_list())]
     return None if _converter_of(item) is None else [("", item)]
@@ -285,8 +286,13 @@ def _records_of_text(text: str | os.PathLike[str]) -> Iterable[Record]:
         raise type(error)(f"{error} A path would end in .jsonl, .csv, .smi, .png or the like.") from None
 
 
-def _rows_of_table(table: Any) -> list[Row]:
-    """The rows of a table of pandas, in which lists of lists have become arrays of arrays."""
+def _rows_of_table(table: Any) -> list[Any]:
+    """The rows of a table. In those of pandas lists of lists have become arrays of arrays, and the index may be a column."""
+    if hasattr(table, "to_pylist"):
+        return table.to_pylist()
+    index = [name for name in table.index.names if name is not None and name not in table.columns]
+    if index:
+        table = table.reset_index(level=index)
     if not table.columns.is_unique:
         raise ValueError(f"source: expected each column once, got {', '.join(map(str, table.columns))}. Rename one of them.")
     rows = table.to_dict("records")
@@ -332,20 +338,15 @@ def _smiles_column(row: Mapping[str, Any]) -> str | None:
     """The column with the SMILES string, or the molecule of rdkit, of a row; `None` where there is none."""
     if "smiles" in row:
         return "smiles"
-    names = [name for name, value in row.items() if is_smiles_column(name) and (_is_missing(value) or _holds_molecule(value))]
-    filled = [name for name in names if not _is_missing(row[name])]
+    names = [name for name, value in row.items() if is_molecule(value) or (is_smiles_column(name) and _is_text_or_none(value))]
+    filled = [name for name in names if not is_missing(row[name])]
     if len(filled) > 1:
-        raise ValueError(f"expected one column of SMILES strings, got {', '.join(filled)}. Rename that to be read to 'smiles'.")
+        raise ValueError(f"expected one column of molecules, got {', '.join(filled)}. Rename that to be read to 'smiles'.")
     return next(iter(filled or names), None)
 
 
-def _is_missing(value: Any) -> bool:
-    """Whether it is what tables have in an empty cell."""
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def _holds_molecule(value: Any) -> bool:
-    return isinstance(value, str) or is_molecule(value)
+def _is_text_or_none(value: Any) -> bool:
+    return isinstance(value, str) or is_missing(value)
 
 
 def _row_of_points(array: Any) -> Row:

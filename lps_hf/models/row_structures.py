@@ -123,6 +123,8 @@ def read_ply(content: bytes, name: str) -> Iterator[Record]:
     """The vertices of a mesh or a point cloud."""
     meshio = library("meshio", name)
     with _reading("a mesh or points in the Polygon File Format"):
+        if b"end_header" not in content:  # meshio would look for it forever
+            raise ValueError("no line 'end_header'. Is the file cut off?")
         mesh = meshio.read(io.BytesIO(content), file_format="ply")
     _warn_of_vertices(name, sum(len(block.data) for block in mesh.cells), mesh.point_data)
     yield "", np.asarray(mesh.points, dtype=np.float64)

@@ -147,13 +147,13 @@ def _read_table(content: bytes, delimiter: str) -> Iterator[Record]:
             f"line {reader.line_num}: expected a table with {noun}, got another: {error}. Try .jsonl or .parquet."
         ) from error
     lines = [line for line in lines if len(line) > 1 or "".join(line).strip()]
-    heading = lines[0] if lines else []
+    heading = [name.strip() for name in lines[0]] if lines else []
     if len(set(heading)) < len(heading):
         raise ValueError(f"expected each column once, got {_most_common(heading)!r} twice. Rename one of them.")
     if len(heading) == 1 and any(mark in heading[0] for mark in ",;\t"):
         raise ValueError(
             f"expected columns with {delimiter!r} between them, got the heading {heading[0]!r}. A file with tabs ends in "
-            ".tsv, one with commas in .csv."
+            ".tsv, one with commas in .csv. Others are read by pandas.read_csv with sep; to_rows takes its table."
         )
     for number, line in enumerate(lines[1:]):
         row: Any = {key: cell if is_smiles_column(key) else _cell(cell) for key, cell in zip(heading, line, strict=False)}

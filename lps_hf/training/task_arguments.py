@@ -134,7 +134,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ModelArgume
     groups: Any = (ModelArguments, DataArguments, LPSTrainingArguments)
     # The whole list of flags would bury what is wrong with one of them.
     parser = HfArgumentParser(groups, usage="%(prog)s [RECIPE.yaml] [--FLAG VALUE ...]")
-    if arguments and arguments[0].endswith((".yaml", ".yml")):
+    if arguments and not arguments[0].startswith("-"):
+        if not arguments[0].lower().endswith((".yaml", ".yml")):
+            raise ValueError(f"recipe: expected a file ending in .yaml or .yml, got {arguments[0]}. Flags begin with --.")
         recipe_file = arguments.pop(0)
         types = {name: annotation for group in groups for name, annotation in field_types(group).items()}
         recipe = _read_recipe(recipe_file, {action.dest: action for action in parser._actions}, types)
@@ -184,11 +186,16 @@ def _read_backbone_config(values: dict[str, Any]) -> dict[str, Any]:
 def _read_recipe(file: str, actions: Mapping[str, Action], types: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a recipe, in the form of defaults of a parser."""
     try:
-        recipe = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        text = Path(file).read_text(encoding="utf-8")
+        recipe = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {file}: expected YAML, got something else. {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"recipe {file}: expected lines of the form 'flag: value', got {type(recipe).__name__}.")
+    names = [key.value for key, _ in yaml.compose(text, yaml.SafeLoader).value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:  # YAML itself would keep the last of them
+        raise ValueError(f"recipe {file}: expected each flag once, got {twice!r} twice.")
     unknown = sorted(map(str, set(recipe) - set(actions)))
     if unknown:
         raise ValueError(f"recipe: unknown key {unknown[0]!r}. Expected flag names; see --help.")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from datasets import load_dataset
@@ -56,6 +57,13 @@ def test_predict_writes_a_file(run, checkpoint, rows_file, tmp_path, name):
     else:
         assert [len(json.loads(line)) for line in written.splitlines()] == [3] * 6
     assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {"rows.jsonl", name}
+
+
+def test_predict_does_not_write_over_its_rows(refusal, checkpoint, rows_file):
+    content = Path(rows_file).read_text()
+    assert "--output: expected another file than the source" in refusal("predict", checkpoint, rows_file, "--output", rows_file)
+    assert Path(rows_file).read_text() == content
+    assert "source: expected a data set or a file, got an empty text" in refusal("predict", checkpoint, "")
 
 
 @pytest.mark.parametrize("task", ["node-classification", "link-prediction", "particle-dynamics", "molecule-regression"])

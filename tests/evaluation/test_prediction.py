@@ -159,6 +159,8 @@ def test_bad_arguments_of_evaluations_get_a_sentence():
         evaluate(model, processor, unlabelled, "graph-classification")
     with pytest.raises(ValueError, match=r"^rows: expected a label in each of them"):
         evaluate(model, processor, rows + unlabelled, "graph-classification", batch_size=4)
+    with pytest.raises(ValueError, match=r"^rows: expected a label \('y'\) in some of them, got missing ones alone"):
+        evaluate(model, processor, [{**row, "y": None} for row in rows], "graph-classification")
     with pytest.raises(TypeError, match="^model_or_config: expected a head of lps_hf or its LPSConfig, got int"):
         task_of(3)
     with pytest.raises(ValueError, match="^model: expected a head such as LPSForGraphClassification, got LPSModel"):

@@ -158,6 +158,12 @@ def test_an_image_processor_with_code_of_its_own_is_refused_and_nobody_asked(tmp
         load_checkpoint(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):
+    for name in (tmp_path / "none", str(tmp_path / "none"), "./none"):
+        with pytest.raises(FileNotFoundError, match="none: expected a checkpoint folder, found none"):
+            load_checkpoint(name)
+
+
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
     for settings in ({"model_type": "vit", "architectures": ["ViTModel"]}, {"model_type": "lps"}):
         (tmp_path / "config.json").write_text(json.dumps(settings))

@@ -122,7 +122,7 @@ BAD_GRAPHS = {
     "category is no whole number": (
         changed(PATH, node_feat=[[0.0, 1.0]] * 3),
         TypeError,
-        "node_feat: expected whole numbers (categories), got float64.",
+        "node_feat: expected whole numbers (categories), got float64. Make them int64.",
     ),
     "category is missing": (
         changed(PATH, edge_attr=[[0], [None], [1], [1]]),
@@ -186,7 +186,10 @@ def test_a_missing_number_of_nodes_is_refused():
 @pytest.mark.parametrize("row", [[0, 1], None, "CCO", 3])
 def test_a_row_that_is_no_dictionary_is_refused(row):
     message = refusal(TypeError, categorical(), [PATH, row])
-    assert message == f"row 1: expected a dictionary with 'edge_index' and 'num_nodes', got {type(row).__name__}."
+    assert message == (
+        f"row 1: expected a dictionary with 'edge_index' and 'num_nodes', got {type(row).__name__}. Tables, graphs of libraries, "
+        "SMILES strings and pictures become such rows by lps_hf.data.to_rows."
+    )
 
 
 def test_what_holds_no_rows_is_refused():
@@ -331,3 +334,8 @@ def test_what_is_no_one_hot_encoding_is_refused(wrong):
     message = refusal(ValueError, categorical(), [changed(PATH, node_feat=[[1, 0, 0, 1, 0], wrong, [0, 1, 0, 0, 1]])])
     assert message.startswith("row 0: node_feat: expected shape (3, 2), a category per feature, or their one-hot encoding, got")
     assert "at place 1, which is none." in message
+
+
+def test_numbers_that_tables_keep_as_objects_are_read():
+    ends = np.array([np.array([0, 1]), np.array([1, 2])], dtype=object)
+    assert categorical()(changed(PATH, edge_index=ends, edge_attr=[[0], [0]]))["edge_index"].tolist() == [[[0, 1], [1, 2]]]

@@ -121,7 +121,7 @@ def test_labels_are_classes_unless_the_problem_type_says_otherwise():
     assert images(num_labels=1)([{**row, "label": 0}])["labels"].dtype == np.int64
     assert "labels" not in images()([row])
     message = refusal(ValueError, images(), [{**row, "label": 1}, row])
-    assert message == "row 1: expected a label 'label' as the other rows have, got none."
+    assert message == "row 1: expected a label 'label' as the other rows have, got none. None stands for one that is not known."
     message = refusal(ValueError, images(), [{**row, "label": 4}])
     assert message == "row 0: label: expected 0 to 3, or -100 for missing, got 4."
 
@@ -331,7 +331,12 @@ BAD_IMAGES = {
         "expected an image of height and width (10, 12), as row 0 has, got (10, 11). Resize the images, or make the processor "
         "with an image_processor that does.",
     ),
-    "no dictionary": (pixels(), TypeError, "expected a dictionary with 'image', got ndarray."),
+    "no dictionary": (
+        pixels(),
+        TypeError,
+        "expected a dictionary with 'image', got ndarray. Tables, graphs of libraries, SMILES strings and pictures become such "
+        "rows by lps_hf.data.to_rows.",
+    ),
 }
 
 

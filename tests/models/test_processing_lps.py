@@ -471,4 +471,4 @@ def test_a_wrong_label_is_refused(name):
 
 def test_labels_in_some_rows_only_are_refused():
     message = refusal(ValueError, categorical(), [PATH, changed(PATH, y=DROP), PATH])
-    assert message == "row 1: expected a label 'y' as the other rows have, got none."
+    assert message == "row 1: expected a label 'y' as the other rows have, got none. None stands for one that is not known."

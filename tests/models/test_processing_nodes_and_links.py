@@ -68,7 +68,7 @@ def test_classes_of_nodes_in_every_form(classes):
 def test_rows_without_classes_have_no_labels():
     assert "labels" not in processor_of("n 3")([changed(row, y=DROP) for row in NODES])
     message = refusal(ValueError, processor_of("n 3"), [changed(NODES[0], y=DROP), NODES[1]])
-    assert message == "row 0: expected a label 'y' as the other rows have, got none."
+    assert message == "row 0: expected a label 'y' as the other rows have, got none. None stands for one that is not known."
 
 
 @pytest.mark.parametrize("output", ["n 2", "n n 2"])
@@ -229,7 +229,9 @@ def test_pairs_in_some_rows_only_are_refused():
     message = refusal(ValueError, processor_of("n n 1"), [LINKS[0], changed(LINKS[1], edge_label=DROP, edge_label_index=DROP)])
     assert message == "row 1: expected the pairs 'edge_label_index' as the other rows have, got none."
     message = refusal(ValueError, processor_of("n n 1"), [LINKS[0], changed(LINKS[1], edge_label=DROP)])
-    assert message == "row 1: expected a label 'edge_label' as the other rows have, got none."
+    assert (
+        message == "row 1: expected a label 'edge_label' as the other rows have, got none. None stands for one that is not known."
+    )
 
 
 @pytest.mark.parametrize("output", ["n 3", "n n 1", None])

@@ -117,7 +117,10 @@ def test_a_missing_target_is_nan_and_rows_without_any_have_no_labels():
     assert not np.isnan(labels[0]).any()
     assert np.isnan(labels[1]).all()
     message = refusal(ValueError, particles(), [THREE, changed(TWO, target_positions=DROP)])
-    assert message == "row 1: expected a label 'target_positions' as the other rows have, got none."
+    assert (
+        message
+        == "row 1: expected a label 'target_positions' as the other rows have, got none. None stands for one that is not known."
+    )
 
 
 CONFIGS = {
@@ -293,7 +296,7 @@ def test_an_impossible_row_is_refused(name):
 
 def test_a_row_that_is_no_dictionary_is_refused():
     message = refusal(TypeError, particles(), [THREE["positions"]])
-    assert message == "row 0: expected a dictionary with 'positions' and 'charges' and 'velocities', got list."
+    assert message.startswith("row 0: expected a dictionary with 'positions' and 'charges' and 'velocities', got list. Tables, ")
 
 
 def test_bonds_between_atoms_that_are_not_there_are_refused():

@@ -35,6 +35,7 @@ def test_the_ending_that_says_what_a_file_holds(name, suffix):
         ("a.pkl", "pickle.load"),
         ("a.h5", "h5py"),
         ("a.edgelist", "networkx.read_edgelist"),
+        ("a.csv.bz2", "Unpack it first"),
     ],
 )
 def test_what_is_not_read_is_refused_with_the_call_that_reads_it(tmp_path, name, advice):

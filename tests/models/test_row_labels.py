@@ -71,7 +71,7 @@ def test_a_missing_label_is_none_in_every_way(kind, missing):
 def test_a_row_without_the_key_is_refused_beside_labels_only(kind):
     make, row, key, label, _ = KINDS[kind]
     message = refusal(ValueError, make(), [{**row, key: label}, row])
-    assert message == f"row 1: expected a label {key!r} as the other rows have, got none."
+    assert message == f"row 1: expected a label {key!r} as the other rows have, got none. None stands for one that is not known."
     assert "labels" not in make()([row, {**row, key: None}])
     assert "labels" not in make()([row])
 
@@ -234,3 +234,16 @@ def test_a_model_of_nodes_learns_from_names():
     model = LPSForNodeClassification(config)
     batch = LPSProcessor.from_config(config)([{**GRAPH, "y": ["owl", "cat", None]}], return_tensors="pt")
     assert model(**batch).loss.isfinite()
+
+
+def test_texts_and_numbers_of_pyarrow():
+    processor = categorical(num_labels=3, label2id=NAMES)
+    rows = [changed(GRAPH, y=pyarrow.scalar(label)) for label in ("a", "owl", 1, None)]
+    assert processor(rows[1:])["labels"].tolist() == [2, 1, -100]
+    with pytest.raises(ValueError, match="expected one of the names in label2id, .* got 'a'"):
+        processor(rows[0])
+
+
+def test_a_one_hot_label_is_refused_with_its_class():
+    with pytest.raises(ValueError, match=r"got shape \(3,\). A one-hot label is the class 2."):
+        categorical(num_labels=3)(changed(GRAPH, y=[0, 0, 1]))

@@ -113,7 +113,7 @@ def test_networkx_attributes_and_names():
     graph.add_edge("a", "b", weight=3.0)
     graph.add_edge("a", "a", weight=4.0)
     weights = [[2.0], [2.0], [3.0], [3.0], [4.0]]
-    with pytest.warns(UserWarning, match="attributes that do not come along: 'charge' of nodes, 'kind' of nodes. Name those"):
+    with pytest.warns(UserWarning, match="attributes that do not come along: 'group' of the graph, 'charge' of nodes, 'kind' of"):
         plain = from_networkx(graph)
     assert plain == {"edge_index": [[0, 1, 0, 1, 1], [1, 0, 1, 0, 1]], "num_nodes": 2, "edge_attr": weights, "y": [0, 1]}
     with pytest.warns(UserWarning, match="attributes that do not come along: 'y' of nodes"):
@@ -322,8 +322,10 @@ def test_what_is_refused_says_where(tmp_path):
         with pytest.raises(ValueError, match=r"rows\.csv, row 1: expected as many cells"):
             to_rows(tmp_path / "rows.csv")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="expected at least one row, got none"):
+    with pytest.raises(ValueError, match=r"empty\.jsonl: expected at least one row, got an empty file"):
         to_rows(tmp_path / "empty.jsonl")
+    with pytest.raises(ValueError, match=r"^item 1: .*empty\.jsonl: expected at least one row"):
+        to_rows([ROW, tmp_path / "empty.jsonl"])
     (tmp_path / "notes.txt").write_text("C")
     with pytest.raises(ValueError, match=r"expected a file ending in \.jsonl.*got .*notes\.txt"):
         to_rows(str(tmp_path / "notes.txt"))
@@ -333,7 +335,7 @@ def test_what_is_refused_says_where(tmp_path):
         to_rows([ROW, 3])
     from datasets import Dataset, DatasetDict
 
-    with pytest.raises(ValueError, match="source: expected one data set, got the splits train. Pass one of them"):
+    with pytest.raises(ValueError, match="rows: expected one data set, got the splits train. Pass one of them"):
         to_rows(DatasetDict(train=Dataset.from_list([ROW])))
     with pytest.raises(TypeError, match="source: expected a row, .* got int"):
         to_rows(3)
@@ -347,3 +349,49 @@ def test_optional_packages_are_no_requirement_of_remote_code():
     modules = (row_sources, row_files, row_tables, row_structures, row_graphs, row_molecules)
     needed = {name for module in modules for name in get_imports(module.__file__)}
     assert needed.isdisjoint({"rdkit", "networkx", "PIL", "pyarrow", "torch_geometric", "ase", "meshio"})
+
+
+def test_tables_and_columns_of_other_packages():
+    import pandas
+    import pyarrow
+    from datasets import Dataset
+
+    rows = [{**ROW, "y": [number]} for number in range(2)]
+    arrow, table, dataset = pyarrow.Table.from_pylist(rows), pandas.DataFrame(rows), Dataset.from_list(rows)
+    for source in (arrow, *arrow.to_batches(), dataset.with_format("arrow"), dataset.with_format("pandas")):
+        assert LPSProcessor(node_categories=[4], edge_categories=[3])(to_rows(source))["labels"].tolist() == [0, 1]
+    columns = {"arrow": {name: arrow[name] for name in arrow.column_names}, "pandas": {name: table[name] for name in table}}
+    for source in columns.values():
+        assert LPSProcessor(node_categories=[4], edge_categories=[3])(source)["labels"].tolist() == [0, 1]
+
+
+def test_columns_of_molecules_of_other_packages():
+    pytest.importorskip("rdkit")
+    import pandas
+    import pyarrow
+    from datasets import Dataset
+    from rdkit import Chem
+
+    texts = ["C", "CC"]
+    by_name = pandas.DataFrame({"smiles": texts, "y": [0, 1]}).set_index("smiles")
+    several = {"smiles": Dataset.from_dict({"smiles": texts})["smiles"]}, {"smiles": pandas.Series(texts)}
+    for source in (pyarrow.array(texts), by_name, {"smiles": pyarrow.array(texts)}, *several):
+        assert [row["smiles"] for row in to_rows(source)] == texts
+    assert to_rows([{"ROMol": Chem.MolFromSmiles("CC"), "y": 1}])[0]["num_nodes"] == 2
+    with pytest.raises(TypeError, match="column 'SMILES': smiles: expected a string, got NAType"):
+        to_rows([{"SMILES": pandas.NA}])
+
+
+def test_splits_are_no_row_for_the_processor_either():
+    from datasets import Dataset, DatasetDict
+
+    with pytest.raises(ValueError, match="rows: expected one data set, got the splits train. Pass one of them"):
+        LPSProcessor()(DatasetDict(train=Dataset.from_list([ROW])))
+
+
+def test_attributes_of_a_graph_that_networkx_keeps_are_named():
+    networkx = pytest.importorskip("networkx")
+    graph = networkx.path_graph(2)
+    graph.graph.update({"class": 1, "name": "path"})
+    with pytest.warns(UserWarning, match="do not come along: 'class' of the graph. Name"):
+        from_networkx(graph)

@@ -316,3 +316,10 @@ def test_a_folder_of_the_tu_data_sets(tmp_path):
     (tmp_path / "OTHER_graph_indicator.txt").write_text("1\n")
     with pytest.raises(ValueError, match="expected one data set in the folder, got OTHER, TOY"):
         to_rows(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["ply\n", "ply\nformat ascii 1.0\nelement vertex 1\n"])
+def test_a_mesh_whose_heading_is_cut_off_is_refused(file, content):
+    pytest.importorskip("meshio")
+    with pytest.raises(ValueError, match=r"a\.ply: expected a mesh .*no line 'end_header'. Is the file cut off"):  # not a hang
+        to_rows(file("a.ply", content))

@@ -137,3 +137,12 @@ def test_long_tables_are_read_whole(file, tmp_path):
         writer.writeheader()
         writer.writerows({"num_nodes": number, "y": -number} for number in range(1000))
     assert to_rows(tmp_path / "a.tsv") == [{"num_nodes": number, "y": -number} for number in range(1000)]
+
+
+def test_a_heading_with_spaces(file):
+    assert to_rows(file("a.csv", "smiles , y\nCC, 1\n"))[0]["y"] == 1
+
+
+def test_a_heading_without_rows_says_which_file(file):
+    with pytest.raises(ValueError, match=r"a\.csv: expected at least one row, got an empty file"):
+        to_rows(file("a.csv", "smiles,y\n"))

@@ -91,7 +91,7 @@ def test_columns_that_are_not_read_as_smiles():
     assert to_rows({"mol": methane, "y": 1}) == [{"y": 1, **from_molecule(methane)}]
     assert to_rows([{"mol": 3, "y": 1}]) == [{"mol": 3, "y": 1}]  # a number of a molecule
     assert to_rows([{**ROW, "SMILES": "not one"}]) == [{**ROW, "SMILES": "not one"}]  # there is a graph already
-    with pytest.raises(ValueError, match="expected one column of SMILES strings, got canonical_smiles, isomeric_smiles. Rename"):
+    with pytest.raises(ValueError, match="expected one column of molecules, got canonical_smiles, isomeric_smiles. Rename"):
         to_rows([{"canonical_smiles": "C", "isomeric_smiles": "C"}])
     assert to_rows([{"canonical_smiles": None, "isomeric_smiles": "C"}])[0]["smiles"] == "C"
     with pytest.raises(ValueError, match="item 1: molecule: expected a sanitized one, .*SanitizeMol"):
@@ -121,7 +121,7 @@ def test_all_rows_that_cannot_be_read_are_told_at_the_end(table):
         to_rows(table)
     text = str(caught.value)
     assert text.startswith(f"{table}, row 1: smiles: expected the SMILES string of a molecule, such as 'CCO', got 'xyz'.")
-    assert "7 of 9 rows cannot be read; to_rows(..., on_error='skip') leaves them out. The others: " in text
+    assert "7 of 9 rows cannot be read; on_error='skip' leaves them out. The others: " in text
     assert f"{table}, row 5: expected as many cells as the heading has, 2, got 1" in text
     assert "row 6: " in text
     assert text.endswith("; 2 more.")

@@ -101,6 +101,9 @@ def test_what_is_missing_or_unknown_is_refused(tmp_path):
     for content, kind in (("", "NoneType"), ("- fold", "list"), ("fold", "str")):
         recipe = write_recipe(tmp_path, content)
         assert refusal(recipe, *NEEDED) == f"recipe {recipe}: expected lines of the form 'flag: value', got {kind}."
+    recipe = write_recipe(tmp_path, "fold: 1\nfold: 2")
+    assert refusal(recipe, *NEEDED) == f"recipe {recipe}: expected each flag once, got 'fold' twice."
+    assert refusal("recipe.json", *NEEDED).startswith("recipe: expected a file ending in .yaml or .yml, got recipe.json.")
     assert "recipe.yml" in refusal(str(tmp_path / "recipe.yml"), *NEEDED, kind=FileNotFoundError)
 
 
