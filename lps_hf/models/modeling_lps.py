@@ -357,6 +357,10 @@ def _config_of(backbone: Any, hub: dict[str, Any]) -> PreTrainedConfig:
         given = {key: value for key, value in hub.items() if value not in (None, False, "main")}
         if given:
             raise ValueError(f"{next(iter(given))}: expected None for a backbone that is loaded already, got a value.")
+        if any(parameter.is_meta for parameter in backbone.parameters()):
+            raise ValueError(
+                "backbone: expected a model with its weights, got one on the meta device, or offloaded. Give its name instead."
+            )
         config = copy.deepcopy(backbone.config)
     elif isinstance(backbone, str | PathLike):
         config = AutoConfig.from_pretrained(backbone, **hub)
