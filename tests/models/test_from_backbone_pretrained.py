@@ -253,6 +253,8 @@ def test_a_backbone_without_weights_is_refused():
         backbone = ViTModel(ViTConfig(**SIZES, patch_size=8))
     with pytest.raises(ValueError, match="backbone: expected a model with its weights, got one on the meta device"):
         LPSForGraphClassification.from_backbone_pretrained(backbone, num_labels=2)
+    with pytest.raises(TypeError, match="backbone_config: expected none beside a backbone"):
+        LPSForGraphClassification.from_backbone_pretrained(backbone, backbone_config=backbone.config)
 
 
 def test_data_that_does_not_tell_is_refused():
