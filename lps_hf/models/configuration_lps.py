@@ -1,6 +1,7 @@
 """The configuration of a symmetrized model."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -172,7 +173,9 @@ class LPSConfig(PreTrainedConfig):
         if unknown:
             raise ValueError(_unknown_key(unknown[0]))
         check_fields(self)
-        if "num_labels" in kwargs and kwargs["num_labels"] is not None:
+        if kwargs.get("num_labels") is None:
+            kwargs.pop("num_labels", None)  # as if it were left out
+        else:
             kwargs["num_labels"] = checked_value("num_labels", kwargs["num_labels"], int)
         if isinstance(self.backbone_config, dict):
             self.backbone_config = make_backbone_config(self.backbone_config)
@@ -181,6 +184,9 @@ class LPSConfig(PreTrainedConfig):
         if self.label2id and not self.id2label:
             # The base class makes up names where there are no numbers of them, and drops these.
             self.id2label = {number: name for name, number in self.label2id.items()}
+            _check_class_numbers("label2id", self.label2id.values())
+        elif self.id2label:
+            _check_class_numbers("id2label", self.id2label)
         super().__post_init__(**kwargs)
         group = self._real_group()
         self._check_categories()
@@ -559,6 +565,12 @@ def check_tolerance(value: Any) -> None:
 def _pattern(representation: Representation) -> str:
     """The axis string with c for its number of channels."""
     return " ".join("c" if isinstance(axis, int) else axis for axis in representation.axes)
+
+
+def _check_class_numbers(argument: str, numbers: Iterable[Any]) -> None:
+    numbers = sorted(map(str, numbers))  # JSON makes text of them
+    if numbers != sorted(map(str, range(len(numbers)))):
+        raise ValueError(f"{argument}: expected every number from 0 to {len(numbers) - 1} once, got {', '.join(numbers)}.")
 
 
 def _unknown_key(key: str) -> str:

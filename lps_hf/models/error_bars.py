@@ -15,6 +15,7 @@ a checkpoint. Where there is none, draws that all agree get the error of one fur
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -66,7 +67,7 @@ class VariancePrior(NamedTuple):
         numbers: list[Any] = [*variance, *others] if isinstance(variance, list | tuple) and variance else [None]
         for number in numbers:
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if not is_number or not 0 <= number < math.inf:
+            if not is_number or not 0 <= number <= sys.float_info.max:  # whole numbers may be larger than any real one
                 raise ValueError(
                     f"variance_prior: expected finite numbers of at least 0, a list of them as variance, got {dict(values)!r}. "
                     "Measure them with lps_hf.evaluation.error_bars.calibrate_error_bars."

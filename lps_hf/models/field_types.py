@@ -65,7 +65,7 @@ def checked_value(name: str, value: Any, annotation: Any) -> Any:
         The value, with Python's numbers for numpy's and lists for tuples and arrays.
 
     Raises:
-        TypeError: If the value has another type.
+        TypeError: If the value has another type, or is a whole number of more than 64 bits.
     """
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     for kind in _alternatives(annotation):
@@ -73,7 +73,8 @@ def checked_value(name: str, value: Any, annotation: Any) -> Any:
             return _fit(value, kind)
         except TypeError:
             continue
-    raise TypeError(f"{name}: expected {describe(annotation)}, got {type(value).__name__} {value!r}.")
+    bits = " of at most 64 bits" if type(value) is int and abs(value) >= 2**63 else ""
+    raise TypeError(f"{name}: expected {describe(annotation)}{bits}, got {type(value).__name__} {value!r}.")
 
 
 def value_from_text(name: str, text: str, annotation: Any) -> Any:
@@ -148,8 +149,10 @@ def _fit(value: Any, kind: Any) -> Any:
         fits = type(value) in {type(choice) for choice in arguments}  # which of them is asked where ranges are
     elif kind is bool or isinstance(value, bool):
         fits = isinstance(value, bool) and kind is bool
+    elif kind is int:
+        fits = isinstance(value, int) and abs(value) < 2**63  # tensors hold no more
     elif kind is float:
-        fits = isinstance(value, int | float)
+        fits = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
     elif origin in (list, tuple):
         fits = isinstance(value, list | tuple)
         if fits:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .column_mapping import check_column_mapping, rename_columns
+from .column_mapping import ROW_KEYS, check_column_mapping, rename_columns
 from .row_labels import LABEL_KEYS
 from .row_names import OTHER_NAMES
 
@@ -163,7 +163,11 @@ def check_task(task: str) -> None:
 
 
 def label_table(labels: Iterable[Any]) -> np.ndarray:
-    """Labels of whole rows as (rows, labels) float64, NaN where missing."""
+    """Labels of whole rows as (rows, labels) float64, NaN where missing.
+
+    Raises:
+        ValueError: If rows have different numbers of labels, or one is no number.
+    """
     table = [None if label is None else as_numbers(label) for label in labels]
     widths = {len(row) for row in table if row is not None} or {1}
     if len(widths) > 1:
@@ -173,8 +177,18 @@ def label_table(labels: Iterable[Any]) -> np.ndarray:
 
 
 def as_numbers(label: Any) -> np.ndarray:
-    """The numbers of one label, flat, float64, NaN where they are None."""
-    return np.array([np.nan if value is None else float(value) for value in np.ravel(np.asarray(label, dtype=object))])
+    """The numbers of one label, flat, float64, NaN where they are None.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    values = np.ravel(np.asarray(label, dtype=object))
+    try:
+        return np.array([np.nan if value is None else float(value) for value in values])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"labels: expected numbers, or in every row names of classes, got {label!r}. Quantities are numbers in all rows."
+        ) from error
 
 
 def are_classes(labels: np.ndarray) -> bool:
@@ -187,10 +201,9 @@ def _column(splits: Sequence[Columns], key: str) -> Iterable[Any]:
     """A column of all splits, one after the other."""
     for rows in splits:
         if key not in rows:
-            raise ValueError(
-                f"dataset: expected a column {key!r}, got {', '.join(rows.keys)}. Say which it is with column_mapping, such as "
-                f"{{{rows.keys[0]!r}: {key!r}}}."
-            )
+            other = next((name for name in rows.keys if name not in ROW_KEYS), None)
+            hint = "" if other is None else f" Say which it is with column_mapping, such as {{{other!r}: {key!r}}}."
+            raise ValueError(f"dataset: expected a column {key!r}, got {', '.join(rows.keys)}.{hint}")
     return chain(*(rows[key] for rows in splits))
 
 
@@ -201,7 +214,10 @@ def _label_key(splits: Sequence[Columns], kind: str) -> str:
 
 def _most_nodes(rows: Columns) -> int:
     if "num_nodes" in rows:
-        return int(max(rows["num_nodes"]))
+        sizes = list(rows["num_nodes"])
+        for wrong in (size for size in sizes if not isinstance(size, int | np.integer)):
+            raise TypeError(f"column 'num_nodes': expected whole numbers, got {type(wrong).__name__} {wrong!r}.")
+        return int(max(sizes))
     return max(map(len, _column([rows], "node_feat")))
 
 

@@ -296,6 +296,8 @@ class LPSPreTrainedModel(PreTrainedModel):
         dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"dtype: expected a floating point type such as torch.bfloat16, got {dtype!r}.")
+        if "backbone_config" in config_kwargs:
+            raise TypeError("backbone_config: expected none beside a backbone, which has its own. Leave it out.")
         if column_mapping is not None and dataset is None:
             raise ValueError("column_mapping: expected None without a dataset. The processor takes it alone.")
         hub = {"revision": revision or "main", "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -357,6 +359,10 @@ def _config_of(backbone: Any, hub: dict[str, Any]) -> PreTrainedConfig:
         given = {key: value for key, value in hub.items() if value not in (None, False, "main")}
         if given:
             raise ValueError(f"{next(iter(given))}: expected None for a backbone that is loaded already, got a value.")
+        if any(parameter.is_meta for parameter in backbone.parameters()):
+            raise ValueError(
+                "backbone: expected a model with its weights, got one on the meta device, or offloaded. Give its name instead."
+            )
         config = copy.deepcopy(backbone.config)
     elif isinstance(backbone, str | PathLike):
         config = AutoConfig.from_pretrained(backbone, **hub)

@@ -142,7 +142,7 @@ def _train(
         # An evaluation that fails costs no weights.
         save_checkpoint(accelerator.unwrap_model(model), task.processor, str(arguments.output_dir))
 
-    report = measure_sampling(task, data_arguments, arguments, train_seconds) if accelerator.is_main_process else {}
+    report = measure_sampling(task, data_arguments, arguments, train_seconds)
     metrics = _evaluate(accelerator, model, test_rows, task.metrics_of("test"), arguments.seed)
     results = make_results(task, metrics, losses, step, arguments, report)
     if accelerator.is_main_process:

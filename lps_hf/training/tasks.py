@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from datasets import DatasetDict
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, TrainingArguments
@@ -158,7 +159,8 @@ def measure_sampling(
 ) -> dict[str, Any]:
     """Metric and equivariance error of the trained model against the number of samples, on the first test rows.
 
-    The model's configuration gets the variance prior of these draws, so this comes before what depends on error bars.
+    The model's configuration gets the variance prior of these draws, so this comes before what depends on error bars. Every
+    process calls it: the first one measures, and all get its prior, without which `"auto"` would draw differently on each.
 
     Args:
         task: The task.
@@ -168,8 +170,18 @@ def measure_sampling(
 
     Returns:
         `dict`: See `sampling_report`, and with `report_time_share` that share where rows, draws or numbers of samples were left
-        out for it; empty if there are none to measure, or it could not be made: a training that is done is not lost for that.
+        out for it; empty on other processes than the first, if there are none to measure, or it could not be made: a training
+        that is done is not lost for that.
     """
+    report = _measure(task, data_arguments, arguments, train_seconds) if arguments.process_index == 0 else {}
+    config = task.model.config
+    priors = [report.get("variance_prior", config.variance_prior)]
+    broadcast_object_list(priors)  # fills the list of every other process
+    config.variance_prior = priors[0]
+    return report
+
+
+def _measure(task: Task, data_arguments: DataArguments, arguments: LPSTrainingArguments, train_seconds: float) -> dict[str, Any]:
     test_rows, config = task.splits["test"], task.model.config
     num_rows = min(data_arguments.report_rows, len(test_rows))
     if num_rows == 0:
@@ -186,7 +198,6 @@ def measure_sampling(
     except (RuntimeError, ValueError) as error:  # such as a full memory
         logger.warning(f"results.json: no figures against the number of samples, which could not be measured. {error}")
         return {}
-    config.variance_prior = report.get("variance_prior", config.variance_prior)
     return report if plan == whole else {**report, "report_time_share": share}
 
 

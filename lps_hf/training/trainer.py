@@ -213,14 +213,15 @@ class LPSTrainer(PublishingTrainer):
     ) -> Any:
         num_samples = getattr(self.args, "num_eval_samples", None)
         drawing = {"generator": self._generator, **({} if num_samples is None else {"num_samples": num_samples})}
-        config = getattr(self.model, "config", None)
+        unwrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)  # DataParallel has no configuration
+        config = getattr(unwrapped, "config", None)
         ignored = {*(ignore_keys or ()), *getattr(config, "keys_to_ignore_at_inference", ())}
         if self._with_standard_error:
             ignored.discard("standard_error")
         loss, logits, labels = super().prediction_step(model, {**inputs, **drawing}, prediction_loss_only, sorted(ignored))
         if self._with_standard_error and isinstance(logits, torch.Tensor):
             logits = (logits, torch.full_like(logits, torch.nan))
-        if "inputs" in self.args.include_for_metrics and self.model.main_input_name == "node_mask":
+        if "inputs" in self.args.include_for_metrics and getattr(unwrapped, "main_input_name", "") == "node_mask":
             inputs["node_mask"] = inputs["node_mask"].long()  # what Trainer fills up with would be true in a mask
         if getattr(config, "model_type", None) == LPSConfig.model_type and _scores_all_pairs(config, inputs):
             logits = _filled_up(logits, config.max_nodes)

@@ -53,7 +53,7 @@ def _train(
     is_main = trainer.is_world_process_zero()
     if is_main:
         save_checkpoint(task.model, task.processor, str(arguments.output_dir))  # an evaluation that fails costs no weights
-    report = measure_sampling(task, data_arguments, arguments, train_seconds) if is_main else {}
+    report = measure_sampling(task, data_arguments, arguments, train_seconds)
     trainer.compute_metrics = task.metrics_of("test")
     metrics = figures_of(trainer.evaluate(task.splits["test"], metric_key_prefix="test"), "test")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -245,6 +245,14 @@ def test_a_report_that_was_cut_is_said_to_be():
     assert [text in card for card in cards] == [False, True]
 
 
+def test_a_metric_of_a_few_rows_is_no_figure_of_the_model_index():
+    more = {"samples_rows": 2, "samples": [{"num_samples": 1, "metric": 1.0, "equivariance_error": 0.5}]}
+    cards = [make_model_card(tiny_classifier(), {**RESULTS, **more, **cut}) for cut in ({}, {"report_time_share": 0.1})]
+    names = [[entry.metric_name for entry in card.data.eval_results] for card in cards]
+    assert "accuracy, 1 sample" in names[0]
+    assert names[1] == [name for name in names[0] if name != "accuracy, 1 sample"]
+
+
 def test_a_deviation_of_rounding_is_none():
     shown = section(make_model_card(tiny_classifier(), {**RESULTS, "test_deviation": {"accuracy": 1.2e-16}}), "Results")
     assert "| accuracy ↑ | 0.789 | 0.684 |" in shown

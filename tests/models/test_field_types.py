@@ -140,3 +140,40 @@ def test_a_file_may_write_numbers_as_text_but_texts_stay_texts():
     assert value_from_file("report_to", "none", None | str | list[str]) == "none"
     with pytest.raises(TypeError, match="max_nodes: expected an int or None, got float 3.5"):
         value_from_file("max_nodes", 3.5, int | None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_nodes": 2**63},
+        {"num_samples": 10**30},
+        {"noise_scale": 10**400},
+        {"entropy_loss_coef": 10**400},
+        {"interface_config": {"hidden_size": 10**30}},
+    ],
+)
+def test_whole_numbers_that_no_tensor_holds_are_refused(fields):
+    name = next(iter(fields))
+    with pytest.raises(TypeError, match=f"^{name}.*: expected an? (int|number) of at most 64 bits, got int 1?9?"):
+        LPSConfig(**fields)
+
+
+def test_a_variance_larger_than_any_number_is_refused():
+    with pytest.raises(ValueError, match=r"^variance_prior: expected finite numbers"):
+        LPSConfig(variance_prior={"variance": [10**400], "degrees_of_freedom": 3})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"id2label": {5: "a", 7: "b"}}, r"^id2label: expected every number from 0 to 1 once, got 5, 7\."),
+        ({"id2label": {"x": "a"}}, r"^id2label: expected every number from 0 to 0 once, got x\."),
+        ({"label2id": {"a": 1}}, r"^label2id: expected every number from 0 to 0 once, got 1\."),
+        ({"label2id": {"a": 0, "b": 0}}, r"^label2id: expected every number from 0 to 1 once, got 0, 0\."),
+    ],
+)
+def test_names_of_classes_leave_out_no_number(fields, message):
+    with pytest.raises(ValueError, match=message):
+        LPSConfig(**fields)
+    names = {str(number): f"class {number}" for number in range(11)}  # as JSON writes them
+    assert LPSConfig(id2label=names, num_labels=None).num_labels == 11

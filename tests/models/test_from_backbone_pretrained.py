@@ -248,13 +248,29 @@ def test_a_wrong_mapping_is_refused(mapping, kind, message):
         LPSProcessor(column_mapping=mapping)
 
 
+def test_a_backbone_without_weights_is_refused():
+    with torch.device("meta"):
+        backbone = ViTModel(ViTConfig(**SIZES, patch_size=8))
+    with pytest.raises(ValueError, match="backbone: expected a model with its weights, got one on the meta device"):
+        LPSForGraphClassification.from_backbone_pretrained(backbone, num_labels=2)
+    with pytest.raises(TypeError, match="backbone_config: expected none beside a backbone"):
+        LPSForGraphClassification.from_backbone_pretrained(backbone, backbone_config=backbone.config)
+
+
 def test_data_that_does_not_tell_is_refused():
     backbone = ViTModel(ViTConfig(**SIZES, patch_size=8))
     make = LPSForGraphClassification.from_backbone_pretrained
     with pytest.raises(ValueError, match=r"column_mapping: expected columns of the data set, edge_index, .*, got 'target'"):
         make(backbone, dataset=[GRAPH], column_mapping={"target": "y"})
-    with pytest.raises(ValueError, match="dataset: expected a column 'y', got edge_index, num_nodes, node_feat. Say which it is"):
+    with pytest.raises(ValueError, match=r"dataset: expected a column 'y', got edge_index, num_nodes, node_feat\.$"):
         make(backbone, dataset=[GRAPH])
+    with pytest.raises(ValueError, match=r"dataset: expected a column 'y', .* with column_mapping, such as \{'class': 'y'\}\.$"):
+        make(backbone, dataset=[{**GRAPH, "class": 1}])
+    with pytest.raises(ValueError, match="labels: expected numbers, or in every row names of classes, got 'a'"):
+        make(backbone, dataset=[{**GRAPH, "y": 0}, {**GRAPH, "y": "a"}])
+    for size in (None, "3"):
+        with pytest.raises(TypeError, match=f"column 'num_nodes': expected whole numbers, got {type(size).__name__} {size!r}"):
+            make(backbone, dataset=[{**GRAPH, "y": 0}, {**GRAPH, "y": 0, "num_nodes": size}])
     with pytest.raises(ValueError, match="dataset: expected at least one row"):
         make(backbone, dataset=[])
     with pytest.raises(TypeError, match="dataset: expected a Dataset, a DatasetDict or a list of rows, got IterableDataset"):

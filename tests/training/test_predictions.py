@@ -169,6 +169,14 @@ def test_the_error_bar_is_behind_an_option(tmp_path):
     assert trainer.compute_metrics(plain) == {"a": 0.0}
 
 
+def test_a_wrapped_model_hands_on_its_logits_alone(tmp_path):
+    model, rows = tiny_classifier(), random_rows(4)
+    trainer = make(LPSTrainer, tmp_path, model, rows)
+    plain = trainer.predict(rows).predictions
+    trainer.model = trainer.model_wrapped = torch.nn.DataParallel(model)
+    np.testing.assert_array_equal(trainer.predict(rows).predictions, plain)
+
+
 def test_where_there_is_no_error_bar_it_is_nan(tmp_path):
     trainer = make(LPSTrainer, tmp_path, tiny_classifier(num_eval_samples=1), random_rows(4))
     trainer.preprocess_logits_for_metrics = lambda logits, labels: logits.argmax(-1)

@@ -1,6 +1,7 @@
 """The task made from the arguments of a script: data, model, processor and metrics."""
 
 import math
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -266,6 +267,24 @@ def test_a_report_that_fails_does_not_cost_the_training(folder, monkeypatch):
     assert tasks.measure_sampling(task, data_arguments, arguments, 100.0) == {}
     assert len(told) == 1
     assert told[0].startswith("results.json: no figures against the number of samples, which could not be measured.")
+
+
+def test_every_process_draws_with_the_same_variance_prior(folder, monkeypatch):
+    prior, sent = {"variance": [0.5], "degrees_of_freedom": 3.0}, []
+    monkeypatch.setattr(tasks, "sampling_report", lambda *rest, **options: {"samples": [], "variance_prior": prior})
+
+    def broadcast(values):
+        sent.append(values[0])
+        values[:] = [prior]
+
+    monkeypatch.setattr(tasks, "broadcast_object_list", broadcast)
+    for process_index in (0, 1):
+        task, (_, data_arguments, _) = prepare(folder), parse(folder, "--report_time_share", "inf")
+        arguments = SimpleNamespace(process_index=process_index, seed=0, disable_tqdm=True)
+        report = tasks.measure_sampling(task, data_arguments, arguments, 100.0)
+        assert bool(report) == (process_index == 0)
+        assert task.model.config.variance_prior == prior
+    assert sent == [prior, None]
 
 
 @pytest.mark.parametrize(
