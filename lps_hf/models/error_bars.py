@@ -9,9 +9,10 @@ The remedy for the second is a *moderated variance*: empirical Bayes shrinks s²
 
     s̃² = (d₀ σ²/m + (b - 1) s²) / (d₀ + b - 1),     with d₀ + b - 1 degrees of freedom
 
-(Smyth, "Linear models and empirical Bayes methods", 2004, eq. 2). σ² and d₀ are a `VariancePrior`, measured on rows and kept with
-a checkpoint. Where there is none, draws that all agree get the error of one further draw with the opposite answer, which is
-`UNSEEN` times as large as the answer itself: an outcome that k draws have not seen may have a probability of up to 3 / k.
+(Smyth, "Linear models and empirical Bayes methods for assessing differential expression", 2004). σ² and d₀ are a `VariancePrior`,
+measured on rows and kept with a checkpoint. Where there is none, draws that all agree get the error of one further draw with the
+opposite answer, which is `UNSEEN` times as far away as zero: an outcome that k draws have not seen may have a probability of up
+to 3 / k.
 """
 
 import math
