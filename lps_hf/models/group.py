@@ -87,7 +87,7 @@ class Group(ABC, Generic[ElementType]):
 
     def is_trivial(self, node_mask: Tensor) -> Tensor:
         """For which inputs the identity is the only element, (batch,) bool: S_n of a single node."""
-        return node_mask.new_zeros(len(node_mask))
+        return node_mask.new_zeros(node_mask.shape[0])  # and not its length, which a compiled program would fix
 
     def join(self, parts: list[Element]) -> Any:
         """Put elements of the factors together."""

@@ -270,7 +270,7 @@ class VectorInterface(VectorNeuronInterface):
         moved = stacked + (step / largest).view(-1, 1, 1, 1, 1) * errors[:, None, None, None, :] * direction
         moved = moved.masked_fill((stacked == 0).all(dim=3, keepdim=True), 0.0)  # padding, and vectors that are none
         nodes, vectors = call_in(torch.float64, self, moved, self._mask(batch), ties, choice)
-        growth = ERROR_MARGIN * (largest / step).nan_to_num(0.0, posinf=0.0).view(-1, 1, 1)
+        growth = ERROR_MARGIN * (largest / step).nan_to_num(0.0, 0.0, 0.0).view(-1, 1, 1)
         changes = {"v": torch.linalg.matrix_norm(vectors - scores[self.score_names["v"]][:, :1]).unsqueeze(-1)}
         if ties is not None:
             changes["n"] = (nodes - scores["S_n"][:, :1]).masked_fill(~batch.node_mask.unsqueeze(1), 0.0)
@@ -282,7 +282,7 @@ class VectorInterface(VectorNeuronInterface):
         """Relative differences of lengths and distances that are none, (batch,)."""
         length = stacked.detach().abs().flatten(1).amax(dim=1).double()
         error = vector_errors(batch, self.inputs).amax(dim=1) / length
-        return (CHOICE_GROWTH * error).nan_to_num(1.0, posinf=1.0).clamp(SMALLEST_TOLERANCE, 1.0)
+        return (CHOICE_GROWTH * error).nan_to_num(1.0, 1.0, 1.0).clamp(SMALLEST_TOLERANCE, 1.0)
 
     def _mask(self, batch: Batch) -> Tensor:
         return batch.node_mask if self.noise_axes.count("n") else batch.node_mask.new_ones(batch.node_mask.shape[0], 1)
