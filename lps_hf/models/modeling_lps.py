@@ -43,8 +43,8 @@ class LPSModelOutput(ModelOutput):
         output (`torch.FloatTensor` of shape `(batch, *axes of config.output)`): The estimate of φ(x).
         standard_error (`torch.FloatTensor` of the same shape): Of the estimate; `None` for one sample.
         degrees_of_freedom (`torch.DoubleTensor` of shape `(batch,)`): Those of `standard_error`; see `confidence_interval`.
-        draws_agree (`torch.BoolTensor` of shape `(batch,)`): Whether all draws of an input gave the same output, so that its
-            error bar is a bound for what they may have missed; see `error_bars`.
+        draws_agree (`torch.BoolTensor` of shape `(batch,)`): Whether all draws of an input gave the same output; its error
+            bar is then a bound for what they may have missed, or zero where nothing else could be drawn.
         entropy_loss (`torch.FloatTensor` of shape `()`): Entropy of the soft permutations, unweighted; `None` without gradient.
         prior_loss (`torch.FloatTensor` of shape `()`): -log p(identity|x), for learned distributions of finite groups.
         samples (`torch.FloatTensor` of shape `(batch, num_samples, *axes)`): What `output` is the mean of, or the weighted mean

@@ -43,7 +43,8 @@ class Estimate(NamedTuple):
     degrees_of_freedom: Tensor | None = None
     """(batch,) float64: those of `standard_error`, for Student's quantiles."""
     draws_agree: Tensor | None = None
-    """(batch,) bool: whether all draws of an input gave the same output up to rounding, so that its error bar is a bound."""
+    """(batch,) bool: whether all draws of an input gave the same output up to rounding; its error bar is then a bound, or zero
+    where nothing else could be drawn."""
     samples: Tensor | None = None
     """(batch, num_samples, *axes): what was averaged, where it was made at once."""
     num_samples: Tensor | None = None

@@ -38,7 +38,7 @@ class SymmetrizedOutput(NamedTuple):
     degrees_of_freedom: Tensor | None
     """(batch,): those of `standard_error`."""
     draws_agree: Tensor | None
-    """(batch,) bool: whether all draws of an input gave the same output, so that its error bar is a bound."""
+    """(batch,) bool: whether all draws of an input gave the same output; see `Estimate`."""
     num_samples: Tensor | None
     """(batch,): samples drawn for each input, where `num_samples="auto"`."""
     regularizer: Tensor | None
