@@ -137,3 +137,24 @@ def test_commands_in_the_text_have_options_that_exist(command, monkeypatch, caps
             runpy.run_path(str(ROOT / name), run_name="__main__")
         known = capsys.readouterr().out
     assert all(option in known for option in options)
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ("random 3-regular", "regular"),
+        ("the quickstart's model", "quickstart"),
+        ("NCI1 |", "nci1"),
+        ("untrained, NCI1", "untrained"),
+    ],
+)
+def test_the_coverage_of_error_bars_is_that_of_the_result_files(row, name):
+    found = json.loads((ROOT / "scripts" / "recipes" / "results" / f"error_bars_{name}.json").read_text(encoding="utf-8"))["rows"]
+    cells = []
+    for count in ("10", "20", "50"):
+        own, alone = (100 * found[count][key]["mean"] for key in ("coverage", "coverage_of_1.96_errors"))
+        cells.append(f"{own:.1f} % ({alone:.1f})")
+    auto = found["auto 0.02"]
+    cells.append(f"{100 * auto['coverage']['mean']:.1f} %, {auto['mean_samples']:.1f} samples")
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| {row}") and "samples |" in line)
+    assert line.split(" | ")[1:] == [*cells[:-1], f"{cells[-1]} |"]
